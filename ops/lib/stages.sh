@@ -1,0 +1,64 @@
+# shellcheck shell=bash
+# unclip's own processes: the coordinator and a pool of workers per stage. A process is one slot of
+# one of them, and its slot, a stable number from 0, makes its name: decoder-1.
+
+POOLS=(coordinator text-encode prior decoder upsampler-1 upsampler-2)
+
+pool_known() { [[ " ${POOLS[*]} " == *" $1 "* ]]; }
+
+# pool_slots POOL: how many slots it is to have
+pool_slots() { cat "$STATE/slots/$1" 2>/dev/null || printf 1; }
+
+pool_set_slots() {
+  mkdir -p "$STATE/slots"
+  printf '%d\n' "$2" >"$STATE/slots/$1"
+}
+
+# pool_names POOL: the names of its slots
+pool_names() {
+  local slot
+  for ((slot = 0; slot < $(pool_slots "$1"); slot++)); do printf '%s-%d\n' "$1" $slot; done
+}
+
+# slots_wanted: the name of every process that "up" keeps alive, servers aside
+slots_wanted() {
+  local pool
+  for pool in "${POOLS[@]}"; do pool_names "$pool"; done
+}
+
+# mpi_prefix RANKS: mpirun's words before the program, NUL after each. Ranks share this host's cores
+# with everybody else: not bound, yielding while they wait, and without the copy that containers forbid.
+mpi_prefix() {
+  printf '%s\0' mpirun -np "$1" --oversubscribe --bind-to none \
+    --mca mpi_yield_when_idle 1 --mca btl self,vader --mca btl_vader_single_copy_mechanism none \
+    --mca odls_base_sigkill_timeout 15
+  ((EUID != 0)) || printf '%s\0' --allow-run-as-root
+}
+
+# slot_command NAME: the command line, NUL after each word
+slot_command() {
+  local pool=${1%-*} slot=${1##*-} ranks=${UNCLIP_MPI_RANKS:-2}
+  case $pool in
+  coordinator) printf '%s\0' "$BIN/unclip-coordinator" ;;
+  upsampler-2)
+    mpi_prefix "$ranks"
+    printf '%s\0' "$BIN/unclip-worker" "$pool" --threads "${UNCLIP_THREADS:-$(threads_for "$ranks")}"
+    ;;
+  *) printf '%s\0' "$BIN/unclip-worker" "$pool" ;;
+  esac
+  printf '%s\0' --slot "$slot" --kafka "$KAFKA" --redis "$REDIS" \
+    --artifacts "$STATE/artifacts" --models "${UNCLIP_MODELS:-$ROOT/models}"
+}
+
+# threads_for RANKS: this host's cores, divided
+threads_for() {
+  local threads=$(($(nproc) / $1))
+  printf '%d' $((threads > 0 ? threads : 1))
+}
+
+# slot_start NAME: threads that wait sleep: the pools share the cores
+slot_start() {
+  local command
+  mapfile -d '' command < <(slot_command "$1")
+  OMP_WAIT_POLICY=passive GOMP_SPINCOUNT=0 process_start "$1" "${command[@]}"
+}

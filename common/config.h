@@ -1,0 +1,102 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Configuration: one table (config_table.h) gives each setting its flag, its UNCLIP_… variable, its
+ * config-file key, default, range, unit and help. A value comes from, in rising order: default, file
+ * (`--config FILE` or UNCLIP_CONFIG; `key = value` lines, # comments), environment, flag. Unknown keys are errors. Keys that
+ * begin with `kafka.` pass through to librdkafka (flag form: `--set kafka.security.protocol=ssl`).
+ */
+#ifndef UNCLIP_COMMON_CONFIG_H
+#define UNCLIP_COMMON_CONFIG_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include "common/err.h"
+
+/* Which programs know a setting. */
+enum config_program {
+    CONFIG_WORKER = 1,
+    CONFIG_COORDINATOR = 2,
+    CONFIG_CLIENT = 4,
+    CONFIG_SERVERS = CONFIG_WORKER | CONFIG_COORDINATOR,
+    CONFIG_ALL = 7
+};
+
+enum config_kind { CONFIG_STRING, CONFIG_INTEGER, CONFIG_FLAG };
+
+/*
+ *  X(field, flag and file key, kind, default, minimum, maximum, unit, programs, help)
+ *  The variable is UNCLIP_ + the flag in upper case with - as _. Integers are int64_t, strings are
+ *  owned by the config, flags are bool.
+ */
+#define CONFIG_TABLE(X)                                                                            \
+    X(kafka, "kafka", CONFIG_STRING, "127.0.0.1:9092", 0, 0, "host:port,…", CONFIG_ALL,            \
+      "Kafka bootstrap servers")                                                                   \
+    X(redis, "redis", CONFIG_STRING, "127.0.0.1:6379", 0, 0, "host:port", CONFIG_ALL,              \
+      "Redis server for statuses and the embedding cache")                                         \
+    X(artifacts, "artifacts", CONFIG_STRING, "artifacts", 0, 0, "folder", CONFIG_SERVERS,          \
+      "where pictures are stored")                                                                 \
+    X(models, "models", CONFIG_STRING, "models", 0, 0, "folder", CONFIG_ALL,                       \
+      "folder of model directories")                                                               \
+    X(model, "model", CONFIG_STRING, "emoji", 0, 0, "name", CONFIG_ALL,                            \
+      "model of jobs that name none")                                                              \
+    X(dtype, "dtype", CONFIG_STRING, "auto", 0, 0, "auto|f32|bf16", CONFIG_WORKER | CONFIG_CLIENT, \
+      "number format to compute in; auto takes bf16 where the CPU has it")                         \
+    X(threads, "threads", CONFIG_INTEGER, "0", 0, 1024, "threads", CONFIG_WORKER | CONFIG_CLIENT,  \
+      "compute threads; 0 takes one per available core")                                           \
+    X(slot, "slot", CONFIG_INTEGER, "0", 0, 9999, "ordinal", CONFIG_SERVERS,                       \
+      "stable ordinal of this process in its pool; names its transactional id")                    \
+    X(batch, "batch", CONFIG_INTEGER, "8", 1, 256, "tasks", CONFIG_WORKER,                         \
+      "most tasks in one forward pass")                                                            \
+    X(linger_ms, "linger-ms", CONFIG_INTEGER, "5", 0, 10000, "ms", CONFIG_WORKER,                  \
+      "longest wait for a batch to fill")                                                          \
+    X(bulk_share, "bulk-share", CONFIG_INTEGER, "20", 1, 100, "percent", CONFIG_WORKER,            \
+      "share of batches that take bulk tasks first")                                               \
+    X(status_ttl_s, "status-ttl", CONFIG_INTEGER, "86400", 60, 31536000, "s", CONFIG_COORDINATOR,  \
+      "how long a finished job's status stays in Redis")                                           \
+    X(cache_ttl_s, "cache-ttl", CONFIG_INTEGER, "604800", 60, 31536000, "s", CONFIG_WORKER,        \
+      "how long an embedding stays in the Redis cache")                                            \
+    X(partitions, "partitions", CONFIG_INTEGER, "8", 1, 1000, "partitions", CONFIG_CLIENT,         \
+      "partitions of each topic that `unclip topics --create` makes")                              \
+    X(replication, "replication", CONFIG_INTEGER, "1", 1, 10, "replicas", CONFIG_CLIENT,           \
+      "replication factor of topics that `unclip topics --create` makes")                          \
+    X(log_level, "log-level", CONFIG_STRING, "info", 0, 0, "error|warn|info|debug", CONFIG_ALL,    \
+      "least severe message to log")
+
+struct config_kafka_setting {
+    char *key; /* without the "kafka." prefix */
+    char *value;
+};
+
+#define CONFIG_TYPE_CONFIG_STRING char *
+#define CONFIG_TYPE_CONFIG_INTEGER int64_t
+#define CONFIG_TYPE_CONFIG_FLAG bool
+
+/* Owned by the caller; config_release() frees what the fields own. */
+struct config {
+#define X(field, flag, kind, ...) CONFIG_TYPE_##kind field;
+    CONFIG_TABLE(X)
+#undef X
+    struct config_kafka_setting *kafka_settings;
+    size_t kafka_setting_count;
+    const char **origin; /* per table row: "default", "file:line", "environment", "flag" */
+    bool dump;           /* --dump-config was given: the caller prints it and exits 0 */
+};
+
+/*
+ * Reads default, file and environment, then takes every known flag (`--flag VALUE` or
+ * `--flag=VALUE`) out of argv, leaving the others in order for the program's own parser (*argc is
+ * lowered). argv strings are borrowed only during the call. A flag of the table that `program` does
+ * not know is left in argv.
+ */
+int config_load(struct config *config, enum config_program program, int *argc, char **argv,
+                struct err *err);
+void config_release(struct config *config);
+/* One `key = value  # origin` line each. */
+void config_dump(const struct config *config, enum config_program program, FILE *out);
+/* Help lines with units and defaults from the table. */
+void config_help(enum config_program program, FILE *out);
+
+#endif

@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Pictures as files. Pixels are encoded by libvips (only image.c knows its types); the text chunks
+ * of a PNG are inserted by png_text.c, because libvips 8.14 writes them as zTXt with broken UTF-8.
+ */
+#ifndef UNCLIP_COMMON_IMAGE_H
+#define UNCLIP_COMMON_IMAGE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/err.h"
+
+#define IMAGE_SIDE_MAX 8192           /* pixels */
+#define IMAGE_FILE_MAX (64u << 20)    /* bytes of an encoded picture that is read */
+
+/* 8-bit sRGB, rows from the top, [height][width][3]. */
+struct image {
+    int width, height;
+    uint8_t *pixels; /* owned; image_release() */
+};
+
+struct image_text {
+    const char *key;   /* PNG keyword, Latin-1, 1..79 bytes: "parameters", "unclip", … */
+    const char *value; /* UTF-8, any length */
+};
+
+/* What is embedded in a finished picture. All strings are borrowed; NULL leaves one out. */
+struct image_metadata {
+    const char *parameters;  /* A1111's infotext, PNG key `parameters` */
+    const char *job;         /* JSON of the whole request, PNG key `unclip` */
+    const char *description; /* XMP dc:description: the prompt */
+    const char *tool;        /* XMP xmp:CreatorTool: "unclip 0.1.0" */
+};
+
+int image_setup(const char *program, struct err *err); /* once per process, before all else here */
+int image_alloc(struct image *image, int width, int height, struct err *err);
+void image_release(struct image *image);
+
+/*
+ * [size][size][3] f32 in [-1, 1] → 8 bit as diffusers does: clamp(x/2 + 0.5, 0, 1), times 255,
+ * round half to even (numpy's rule).
+ */
+int image_from_float(struct image *image, const float *pixels, int size, struct err *err);
+
+/*
+ * PNG with the metadata as tEXt (Latin-1) or iTXt (UTF-8) chunks, and XMP with IPTC's
+ * DigitalSourceType trainedAlgorithmicMedia always. Equal input gives equal bytes. *bytes is owned.
+ */
+int image_encode_png(const struct image *image, const struct image_metadata *metadata,
+                     void **bytes, size_t *size, struct err *err);
+/* Decodes a PNG or JPEG held in memory, limits checked before pixels are allocated. */
+int image_decode(struct image *image, const void *bytes, size_t size, struct err *err);
+/* Lanczos-3 resize of [-1,1] floats, [from][from][3] → [to][to][3] (caller's buffers). */
+int image_resize_lanczos(const float *src, int from, float *dst, int to, struct err *err);
+
+/* Reads a PNG's text chunk (tEXt, zTXt or iTXt) as UTF-8. *value is owned; ERR_NOT_FOUND. */
+int image_png_text(const void *bytes, size_t size, const char *key, char **value, struct err *err);
+
+const char *image_library_version(void);
+
+#endif

@@ -1,0 +1,105 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Jobs and tasks as data: a job record from unclip.jobs, checked and completed with the model's
+ * defaults, and the tasks (one a picture) that it is split into, with their route through the
+ * stages. Pure: no Kafka, no Redis, no clock. JSON forms: schemas/job-*.schema.json and
+ * schemas/task.schema.json.
+ */
+#ifndef UNCLIP_COMMON_JOB_H
+#define UNCLIP_COMMON_JOB_H
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/err.h"
+#include "common/model_card.h"
+#include "common/protocol.h"
+
+#define JOB_IMAGES_MAX 64
+#define JOB_PROMPT_MAX 4000 /* characters; the schema says so too */
+#define JOB_STEPS_MAX 1000
+#define JOB_SEED_MAX 9007199254740991LL /* 2^53 - 1: exact in every JSON reader */
+
+enum job_type { JOB_TEXT_TO_IMAGE, JOB_CANCEL };
+
+/* One hop of a route. */
+struct hop {
+    enum stage stage;
+    int steps;       /* 0 where the stage has none */
+    double guidance; /* classifier-free guidance scale; 1 or less: none; 0 where there is none */
+};
+
+struct job {
+    enum job_type type;
+    char id[JOB_ID_MAX + 1];
+    char *prompt;          /* owned UTF-8 */
+    char *negative_prompt; /* owned; "" when not given */
+    char model[MODEL_NAME_MAX + 1];
+    enum task_class task_class;
+    int n;              /* pictures */
+    int size;           /* pixels a side: a size that the model's stages make */
+    int64_t seed;       /* picture i uses seed + i; < 0: not given, the coordinator chooses */
+    struct hop route[STAGE_COUNT];
+    int hops;
+    json_t *metadata; /* owned: the client's own object, echoed everywhere; or NULL */
+    char *client;     /* owned; "" when not given */
+};
+
+/*
+ * Reads a job record, whose key may be NULL. The id is the key, else the field `id`, else made from
+ * topic, partition and offset. job->id is set as soon as it is known, also when an error follows
+ * ("" when it cannot be). Steps, guidance and size are filled in by job_plan().
+ */
+int job_parse(struct job *job, const void *key, size_t key_size, const void *value,
+              size_t value_size, const char *topic, int partition, int64_t offset,
+              struct err *err);
+/* Completes a text-to-image job with the model's defaults and its route. Errors: ERR_INVALID_JOB
+   when the model does not make that size. */
+int job_plan(struct job *job, const struct model_card *card, struct err *err);
+json_t *job_to_json(const struct job *job); /* complete: parses and plans back to the same job */
+void job_release(struct job *job);
+
+/* One picture's work. Travels as the JSON in the header `task` of a task record. */
+struct task {
+    char job[JOB_ID_MAX + 1];
+    int image;  /* index in the job */
+    int images; /* of the job */
+    int home;   /* partition of unclip.events, .state and .results that the job belongs to */
+    char model[MODEL_NAME_MAX + 1];
+    enum task_class task_class;
+    char *prompt;          /* owned */
+    char *negative_prompt; /* owned */
+    int64_t seed;          /* of this picture */
+    int size;
+    struct hop route[STAGE_COUNT];
+    int hops;
+    int hop;                /* index of the stage that works on it now */
+    int64_t created_at_ms;  /* of the job */
+    int64_t enqueued_at_ms; /* into the present stage's topic */
+};
+
+void task_from_job(struct task *task, const struct job *job, int image, int home,
+                   int64_t created_at_ms, int64_t now_ms);
+/* Compact JSON, owned by the caller (free()). */
+char *task_to_json(const struct task *task);
+/* Checks against the schema. Error: ERR_INVALID_RECORD; a newer version says so. */
+int task_parse(struct task *task, const char *json, size_t size, struct err *err);
+void task_release(struct task *task);
+/* The hop it is at; and whether it is the last. */
+const struct hop *task_hop(const struct task *task);
+bool task_last_hop(const struct task *task);
+/* Tasks with equal keys may share a forward pass: model and the present hop are the same. */
+bool task_compatible(const struct task *a, const struct task *b);
+/* The share of the whole route that is done, 0..1, when `step` of the present hop are. */
+double task_progress(const struct task *task, int step);
+
+/*
+ * For the picture's metadata: A1111's infotext, and a job record (JSON) that makes this one picture
+ * again. Neither holds an id or a time, so that the same picture has the same bytes. Owned strings.
+ */
+char *task_infotext(const struct task *task);
+char *task_request_json(const struct task *task);
+
+#endif

@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Names of stages, topics, Redis keys and job states, made from schemas/tables.h. Everything here is
+ * pure and thread-safe; strings returned are static unless said otherwise.
+ */
+#ifndef UNCLIP_COMMON_PROTOCOL_H
+#define UNCLIP_COMMON_PROTOCOL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "schemas/tables.h"
+
+#define PROTOCOL_VERSION 1
+#define JOB_ID_MAX 128 /* bytes; pattern [A-Za-z0-9][A-Za-z0-9._-]* */
+
+enum stage {
+#define X(id, ...) id,
+    STAGE_TABLE(X)
+#undef X
+        STAGE_COUNT
+};
+const char *stage_name(enum stage stage);
+bool stage_parse(const char *name, enum stage *stage);
+bool stage_has_steps(enum stage stage);
+double stage_weight(enum stage stage);
+
+/* Interactive tasks serve a waiting person; bulk tasks (data sets) keep a guaranteed share. */
+enum task_class { CLASS_INTERACTIVE, CLASS_BULK, CLASS_COUNT };
+const char *task_class_name(enum task_class task_class);
+bool task_class_parse(const char *name, enum task_class *task_class);
+
+enum topic {
+#define X(id, ...) id,
+    TOPIC_TABLE(X)
+#undef X
+        TOPIC_COUNT
+};
+const char *topic_name(enum topic topic);
+bool topic_compacted(enum topic topic);
+const char *topic_tasks(enum stage stage, enum task_class task_class);
+
+enum job_state {
+#define X(id, ...) id,
+    JOB_STATE_TABLE(X)
+#undef X
+        JOB_STATE_COUNT
+};
+const char *job_state_name(enum job_state state);
+bool job_state_parse(const char *name, enum job_state *state);
+int job_state_rank(enum job_state state);
+bool job_state_final(enum job_state state);
+bool job_state_legal(enum job_state from, enum job_state to);
+
+enum redis_key {
+#define X(id, ...) id,
+    REDIS_KEY_TABLE(X)
+#undef X
+        REDIS_KEY_COUNT
+};
+#define REDIS_KEY_SIZE 256
+/* Writes the key into out; `argument` fills the format's %s (NULL where it has none). Returns out. */
+const char *redis_key(enum redis_key key, const char *argument, char out[REDIS_KEY_SIZE]);
+
+/* Whether bytes are a valid job id: safe as a file name, a Redis key part and a URL segment. */
+bool job_id_valid(const char *id, size_t length);
+
+#endif

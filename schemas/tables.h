@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The contract as data: stages, topics, Redis keys and job states, each declared once. The enums,
+ * names, checks, help and docs/protocol.md come from here (tests/unit/common/test_protocol.c holds
+ * the document against these tables).
+ */
+#ifndef UNCLIP_SCHEMAS_TABLES_H
+#define UNCLIP_SCHEMAS_TABLES_H
+
+/*  X(identifier, name, has denoising steps, default weight of one step or pass in the progress) */
+#define STAGE_TABLE(X)                                                                             \
+    X(STAGE_TEXT_ENCODE, "text-encode", false, 0.01)                                               \
+    X(STAGE_PRIOR, "prior", true, 0.10)                                                            \
+    X(STAGE_DECODER, "decoder", true, 0.35)                                                        \
+    X(STAGE_UPSAMPLER_1, "upsampler-1", true, 0.24)                                                \
+    X(STAGE_UPSAMPLER_2, "upsampler-2", true, 0.30)
+
+/*
+ *  X(identifier, name, compacted, meaning). All of these have the same number of partitions, and a
+ *  job's events, state and result go to the partition that its job record came from (its home).
+ */
+#define TOPIC_TABLE(X)                                                                             \
+    X(TOPIC_JOBS, "unclip.jobs", false, "jobs and cancellations; anyone produces")                 \
+    X(TOPIC_EVENTS, "unclip.events", false, "what workers report of each picture")                 \
+    X(TOPIC_STATE, "unclip.state", true, "the coordinators' log of live jobs")                     \
+    X(TOPIC_RESULTS, "unclip.results", true, "one final record for each job")                      \
+    X(TOPIC_DEAD_LETTER, "unclip.dead-letter", false, "records that could not be served, and why")
+
+/* Each stage has two more topics: TOPIC_TASKS_PREFIX stage, and the same with TOPIC_BULK_SUFFIX. */
+#define TOPIC_TASKS_PREFIX "unclip.tasks."
+#define TOPIC_BULK_SUFFIX ".bulk"
+
+/*  X(identifier, name, rank, final). Rank only rises; docs/protocol.md has the picture. */
+#define JOB_STATE_TABLE(X)                                                                         \
+    X(JOB_ACCEPTED, "accepted", 0, false)                                                          \
+    X(JOB_QUEUED, "queued", 1, false)                                                              \
+    X(JOB_RUNNING, "running", 2, false)                                                            \
+    X(JOB_SUCCEEDED, "succeeded", 3, true)                                                         \
+    X(JOB_FAILED, "failed", 3, true)                                                               \
+    X(JOB_CANCELLED, "cancelled", 3, true)                                                         \
+    X(JOB_EXPIRED, "expired", 3, true)
+
+/*  X(from, to, when). Whatever is not here is a bug. */
+#define JOB_TRANSITION_TABLE(X)                                                                    \
+    X(JOB_ACCEPTED, JOB_QUEUED, "its tasks are written")                                           \
+    X(JOB_ACCEPTED, JOB_FAILED, "it is not valid")                                                 \
+    X(JOB_ACCEPTED, JOB_CANCELLED, "a cancellation came first")                                    \
+    X(JOB_QUEUED, JOB_RUNNING, "a worker reported on one of its pictures")                         \
+    X(JOB_QUEUED, JOB_CANCELLED, "a cancellation came")                                            \
+    X(JOB_QUEUED, JOB_EXPIRED, "its deadline passed")                                              \
+    X(JOB_RUNNING, JOB_SUCCEEDED, "every picture is stored or failed, and at least one is stored") \
+    X(JOB_RUNNING, JOB_FAILED, "every picture failed")                                             \
+    X(JOB_RUNNING, JOB_CANCELLED, "a cancellation came")                                           \
+    X(JOB_RUNNING, JOB_EXPIRED, "its deadline passed")
+
+/*  X(identifier, printf format, type, meaning) */
+#define REDIS_KEY_TABLE(X)                                                                         \
+    X(REDIS_KEY_JOB, "unclip:job:%s", "hash", "a job's status, by its id")                         \
+    X(REDIS_KEY_JOBS, "unclip:jobs", "zset", "ids of recent jobs, scored by created_at in ms")     \
+    X(REDIS_KEY_EMBED_TEXT, "unclip:embed:text:%s", "string",                                      \
+      "a prompt's embedding and token states (safetensors), by a SHA-256 of model and text")       \
+    X(REDIS_KEY_EMBED_PRIOR, "unclip:embed:prior:%s", "string",                                    \
+      "a prior's image embedding (safetensors), by a SHA-256 of model, text, seed and settings")   \
+    X(REDIS_KEY_STAGE, "unclip:stage:%s", "hash",                                                  \
+      "a stage's counters: tasks, batches, failures, cache_hits, computed, compute_ms")
+
+#endif

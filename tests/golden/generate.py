@@ -7,7 +7,7 @@ from importlib import import_module
 
 import torch
 
-SUBJECTS = ("rng", "schedulers")
+SUBJECTS = ("rng", "schedulers", "tokenizer")
 
 
 def main() -> None:

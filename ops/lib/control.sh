@@ -107,7 +107,7 @@ programs_check() {
 
 topics_make() {
   local log=$STATE/logs/topics.log
-  quietly "$log" "$BIN/unclip" topics --create --partitions "${UNCLIP_PARTITIONS:-4}" --kafka "$KAFKA" || {
+  quietly "$log" "$BIN/unclip" topics --create --partitions "${UNCLIP_PARTITIONS:-8}" --kafka "$KAFKA" || {
     say "$PROGRAM: cannot make the topics; the end of $log:"
     show_end "$log"
     exit 1

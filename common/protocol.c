@@ -1,0 +1,203 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Names and rules made from schemas/tables.h; docs/protocol.md tells the story. */
+#include "common/protocol.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "common/err.h"
+
+#define CHECK_ENUM(value, count) BUG_ON((int)(value) < 0 || (int)(value) >= (int)(count))
+
+static int find_name(const char *const *names, int count, const char *name)
+{
+    for (int i = 0; i < count; i++)
+        if (strcmp(names[i], name) == 0)
+            return i;
+    return -1;
+}
+
+static const char *const stage_names[STAGE_COUNT] = {
+#define X(id, name, steps, weight) [id] = name,
+    STAGE_TABLE(X)
+#undef X
+};
+
+const char *stage_name(enum stage stage)
+{
+    CHECK_ENUM(stage, STAGE_COUNT);
+    return stage_names[stage];
+}
+
+bool stage_parse(const char *name, enum stage *stage)
+{
+    int found = find_name(stage_names, STAGE_COUNT, name);
+    if (found >= 0)
+        *stage = (enum stage)found;
+    return found >= 0;
+}
+
+bool stage_has_steps(enum stage stage)
+{
+    static const bool has_steps[STAGE_COUNT] = {
+#define X(id, name, steps, weight) [id] = steps,
+        STAGE_TABLE(X)
+#undef X
+    };
+    CHECK_ENUM(stage, STAGE_COUNT);
+    return has_steps[stage];
+}
+
+double stage_weight(enum stage stage)
+{
+    static const double weights[STAGE_COUNT] = {
+#define X(id, name, steps, weight) [id] = weight,
+        STAGE_TABLE(X)
+#undef X
+    };
+    CHECK_ENUM(stage, STAGE_COUNT);
+    return weights[stage];
+}
+
+static const char *const class_names[CLASS_COUNT] = {
+    [CLASS_INTERACTIVE] = "interactive",
+    [CLASS_BULK] = "bulk",
+};
+
+const char *task_class_name(enum task_class task_class)
+{
+    CHECK_ENUM(task_class, CLASS_COUNT);
+    return class_names[task_class];
+}
+
+bool task_class_parse(const char *name, enum task_class *task_class)
+{
+    int found = find_name(class_names, CLASS_COUNT, name);
+    if (found >= 0)
+        *task_class = (enum task_class)found;
+    return found >= 0;
+}
+
+static const struct {
+    const char *name;
+    bool compacted;
+} topics[TOPIC_COUNT] = {
+#define X(id, name, compacted, meaning) [id] = {name, compacted},
+    TOPIC_TABLE(X)
+#undef X
+};
+
+const char *topic_name(enum topic topic)
+{
+    CHECK_ENUM(topic, TOPIC_COUNT);
+    return topics[topic].name;
+}
+
+bool topic_compacted(enum topic topic)
+{
+    CHECK_ENUM(topic, TOPIC_COUNT);
+    return topics[topic].compacted;
+}
+
+const char *topic_tasks(enum stage stage, enum task_class task_class)
+{
+    static const char *const names[STAGE_COUNT][CLASS_COUNT] = {
+#define X(id, name, steps, weight)                                                                 \
+    [id] = {                                                                                       \
+        [CLASS_INTERACTIVE] = TOPIC_TASKS_PREFIX name,                                             \
+        [CLASS_BULK] = TOPIC_TASKS_PREFIX name TOPIC_BULK_SUFFIX,                                  \
+    },
+        STAGE_TABLE(X)
+#undef X
+    };
+    CHECK_ENUM(stage, STAGE_COUNT);
+    CHECK_ENUM(task_class, CLASS_COUNT);
+    return names[stage][task_class];
+}
+
+static const char *const state_names[JOB_STATE_COUNT] = {
+#define X(id, name, rank, final) [id] = name,
+    JOB_STATE_TABLE(X)
+#undef X
+};
+
+const char *job_state_name(enum job_state state)
+{
+    CHECK_ENUM(state, JOB_STATE_COUNT);
+    return state_names[state];
+}
+
+bool job_state_parse(const char *name, enum job_state *state)
+{
+    int found = find_name(state_names, JOB_STATE_COUNT, name);
+    if (found >= 0)
+        *state = (enum job_state)found;
+    return found >= 0;
+}
+
+int job_state_rank(enum job_state state)
+{
+    static const int ranks[JOB_STATE_COUNT] = {
+#define X(id, name, rank, final) [id] = rank,
+        JOB_STATE_TABLE(X)
+#undef X
+    };
+    CHECK_ENUM(state, JOB_STATE_COUNT);
+    return ranks[state];
+}
+
+bool job_state_final(enum job_state state)
+{
+    static const bool finals[JOB_STATE_COUNT] = {
+#define X(id, name, rank, final) [id] = final,
+        JOB_STATE_TABLE(X)
+#undef X
+    };
+    CHECK_ENUM(state, JOB_STATE_COUNT);
+    return finals[state];
+}
+
+bool job_state_legal(enum job_state from, enum job_state to)
+{
+    static const bool legal[JOB_STATE_COUNT][JOB_STATE_COUNT] = {
+#define X(from, to, when) [from][to] = true,
+        JOB_TRANSITION_TABLE(X)
+#undef X
+    };
+    CHECK_ENUM(from, JOB_STATE_COUNT);
+    CHECK_ENUM(to, JOB_STATE_COUNT);
+    return legal[from][to];
+}
+
+const char *redis_key(enum redis_key key, const char *argument, char out[REDIS_KEY_SIZE])
+{
+    static const char *const formats[REDIS_KEY_COUNT] = {
+#define X(id, format, type, meaning) [id] = format,
+        REDIS_KEY_TABLE(X)
+#undef X
+    };
+    CHECK_ENUM(key, REDIS_KEY_COUNT);
+    const char *format = formats[key];
+    const char *hole = strstr(format, "%s");
+    BUG_ON(!hole != !argument);
+    int before = hole ? (int)(hole - format) : (int)strlen(format);
+    int length = snprintf(out, REDIS_KEY_SIZE, "%.*s%s%s", before, format, hole ? argument : "",
+                          hole ? hole + 2 : "");
+    BUG_ON(length >= REDIS_KEY_SIZE);
+    return out;
+}
+
+static bool is_alphanumeric(char c)
+{
+    return (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9');
+}
+
+bool job_id_valid(const char *id, size_t length)
+{
+    if (length == 0 || length > JOB_ID_MAX || !is_alphanumeric(id[0]))
+        return false;
+    for (size_t i = 1; i < length; i++)
+        if (!is_alphanumeric(id[i]) && id[i] != '.' && id[i] != '_' && id[i] != '-')
+            return false;
+    return true;
+}

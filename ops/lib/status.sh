@@ -41,10 +41,9 @@ status_table() {
     return
   fi
   printf 'kafka %s   redis %s   pictures in %s\n' "$KAFKA" "$REDIS" "$STATE/artifacts"
-  {
-    printf 'NAME STAGE SLOT PID STATE UPTIME\n'
-    awk '{ if ($6 != "-") $6 = $6 "s"; print }' <<<"$rows"
-  } | column -t
+  awk 'BEGIN { layout = "%-16s %-12s %4s %8s  %-9s %s\n"
+               printf layout, "NAME", "STAGE", "SLOT", "PID", "STATE", "UPTIME" }
+       { printf layout, $1, $2, $3, $4, $5, $6 == "-" ? "-" : $6 "s" }' <<<"$rows"
 }
 
 status_json() {

@@ -7,7 +7,7 @@ from importlib import import_module
 
 import torch
 
-SUBJECTS = ("rng", "schedulers", "tokenizer")
+SUBJECTS = ("models", "rng", "schedulers", "tokenizer", "blocks")
 
 
 def main() -> None:

@@ -7,7 +7,7 @@ from importlib import import_module
 
 import torch
 
-SUBJECTS = ("models", "rng", "schedulers", "tokenizer", "blocks")
+SUBJECTS = ("models", "rng", "schedulers", "tokenizer", "resize", "blocks", "networks", "pipeline")
 
 
 def main() -> None:

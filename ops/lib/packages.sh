@@ -46,7 +46,7 @@ packages_install() {
     die "missing packages: $missing (needs root or sudo to install them)"
   ((EUID == 0)) || [[ -t 0 ]] || sudo -n true 2>/dev/null ||
     die "missing packages: $missing (sudo wants a password: run ops/setup in a terminal)"
-  say "installing $(wc -w <<<"$missing") Debian packages (log: $log)"
+  say "installing Debian packages: $(wc -w <<<"$missing") missing (log: $log)"
   # shellcheck disable=SC2086  # a list of words
   quietly "$log" apt_install $missing ||
     die "missing packages: $missing ($(apt_trouble "$log"); log: $log)"

@@ -1,0 +1,62 @@
+#!/usr/bin/env bash
+# Bad jobs end as failed, with a reason, in Redis, in unclip.results and in the dead letters; the next one is served.
+source "$(dirname "$0")/lib.sh"
+use_cluster
+ids=()
+
+# bad NAME: stdin as a record that must be refused
+bad() {
+  ids+=("$RUN-$1")
+  produce "$RUN-$1"
+}
+
+# refused ID: checks all that must be known of it
+refused() {
+  local letters
+  await_state "$1" failed 60
+  [[ -n $(field "$1" error_code) ]] || fail "$1 has no error code"
+  [[ -n $(field "$1" error_message) ]] || fail "$1 has no error message"
+  [[ -n $(field "$1" finished_at) ]] || fail "$1 has no finished_at"
+  expect "state in the result of $1" "$(one_result "$1" | jq -r .state)" failed
+  letters=$(dead_letters_of "$1")
+  expect "number of dead letters of $1" "$(wc -l <<<"$letters")" 1
+  expect "error code in the dead letter of $1" "$(jq -r .error_code <<<"$letters")" "$(field "$1" error_code)"
+  [[ $(jq -r '.error_message | length' <<<"$letters") != 0 ]] || fail "the dead letter of $1 gives no reason"
+}
+
+bad not-json <<<'a red heart, please'
+bad binary < <(printf '\xff\x00\xfe{"version":1}')
+bad empty-object <<<'{}'
+bad no-prompt <<<'{"version":1,"type":"text-to-image"}'
+bad empty-prompt <<<'{"version":1,"type":"text-to-image","prompt":""}'
+bad unknown-field <<<'{"version":1,"type":"text-to-image","prompt":"x","promt":"y"}'
+bad wrong-type <<<'{"version":1,"type":"text-to-image","prompt":["x"]}'
+bad version <<<'{"version":2,"type":"text-to-image","prompt":"x"}'
+bad job-type <<<'{"version":1,"type":"text-to-song","prompt":"x"}'
+bad model <<<'{"version":1,"type":"text-to-image","prompt":"x","model":"no-such-model"}'
+bad model-path <<<'{"version":1,"type":"text-to-image","prompt":"x","model":"../emoji"}'
+bad n-zero <<<'{"version":1,"type":"text-to-image","prompt":"x","n":0}'
+bad n-many <<<'{"version":1,"type":"text-to-image","prompt":"x","n":65}'
+bad size <<<'{"version":1,"type":"text-to-image","prompt":"x","size":100}'
+bad size-huge <<<'{"version":1,"type":"text-to-image","prompt":"x","size":4096}'
+bad steps <<<'{"version":1,"type":"text-to-image","prompt":"x","steps":{"decoder":1001}}'
+bad guidance <<<'{"version":1,"type":"text-to-image","prompt":"x","guidance":{"decoder":1e9}}'
+bad two-ids <<<'{"version":1,"type":"text-to-image","prompt":"x","id":"another"}'
+bad megabyte < <(
+  printf '{"version":1,"type":"text-to-image","prompt":"'
+  head -c 1000000 /dev/zero | tr '\0' x
+  printf '"}\n'
+)
+job "$RUN-good" "a red heart"
+for id in "${ids[@]}"; do refused "$id"; done
+await_state "$RUN-good" succeeded
+
+# no id can be read: the dead letter alone tells
+keyless() { records unclip.dead-letter | jq -c --arg text "$RUN keyless" 'select((.value // "") | contains($text))'; }
+has_keyless() { [[ -n $(keyless) ]]; }
+produce '' <<<"$RUN keyless"
+within 60 has_keyless || fail "no dead letter of the record without a key"
+expect "number of dead letters without a key" "$(keyless | wc -l)" 1
+
+# a long value is cut in the dead letter
+expect truncated "$(dead_letters_of "$RUN-megabyte" | jq .truncated)" true

@@ -10,21 +10,10 @@
 #include "common/protocol.h"
 #include "common/utf8.h"
 
-/* The string with U+FFFD for what is not UTF-8 or NUL; null for NULL. */
-static json_t *lossy_text(const void *bytes, size_t size)
+static json_t *clean_text(const void *bytes, size_t size)
 {
-    if (!bytes)
-        return json_null();
-    const char *text = bytes;
-    char *clean = xmalloc(size * 3 + 1);
-    size_t used = 0;
-    for (size_t i = 0; i < size;) {
-        size_t step = text[i] ? utf8_step(text + i, size - i) : 0;
-        memcpy(clean + used, step ? text + i : "\xef\xbf\xbd", step ? step : 3);
-        used += step ? step : 3;
-        i += step ? step : 1;
-    }
-    json_t *value = json_stringn(clean, used);
+    char *clean = utf8_clean(bytes, size);
+    json_t *value = json_string(clean);
     free(clean);
     return value;
 }
@@ -98,7 +87,7 @@ static json_t *headers_of(const struct kafka_record *record)
         if (!utf8_valid(header->name, strlen(header->name)))
             continue;
         size_t size = header->value ? cut(header->value, header->size, DEAD_LETTER_HEADER_MAX) : 0;
-        json_object_set_new(out, header->name, lossy_text(header->value, size));
+        json_object_set_new(out, header->name, clean_text(header->value, size));
     }
     return out;
 }
@@ -111,8 +100,9 @@ static json_t *source_of(const struct kafka_record *record)
 
 static json_t *key_of(const struct kafka_record *record)
 {
-    size_t size = record->key ? cut(record->key, record->key_size, DEAD_LETTER_KEY_MAX) : 0;
-    return lossy_text(record->key, size);
+    if (!record->key)
+        return json_null();
+    return clean_text(record->key, cut(record->key, record->key_size, DEAD_LETTER_KEY_MAX));
 }
 
 char *dead_letter_json(const struct dead_letter *letter)
@@ -125,7 +115,7 @@ char *dead_letter_json(const struct dead_letter *letter)
     json_object_set_new(out, "at", json_string(at));
     json_object_set_new(out, "error_code", json_string(err_name(letter->err->code)));
     json_object_set_new(out, "error_message",
-                        lossy_text(letter->err->text, strlen(letter->err->text)));
+                        clean_text(letter->err->text, strlen(letter->err->text)));
     json_object_set_new(out, "source", source_of(letter->record));
     json_object_set_new(out, "worker", json_string(letter->worker));
     json_object_set_new(out, "job", text_or_null(letter->job));

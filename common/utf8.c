@@ -2,6 +2,10 @@
 /* Checking UTF-8, character by character (RFC 3629, section 4's table). */
 #include "common/utf8.h"
 
+#include <string.h>
+
+#include "common/err.h"
+
 static bool in_range(unsigned char byte, unsigned char low, unsigned char high)
 {
     return byte >= low && byte <= high;
@@ -52,4 +56,17 @@ bool utf8_valid(const char *text, size_t size)
         if ((step = utf8_step(text + i, size - i)) == 0)
             return false;
     return true;
+}
+
+char *utf8_clean(const void *bytes, size_t size)
+{
+    const char *text = bytes;
+    char *clean = xmalloc(size * 3 + 1), *end = clean;
+    for (size_t i = 0; i < size;) {
+        size_t step = text[i] ? utf8_step(text + i, size - i) : 0;
+        end = mempcpy(end, step ? text + i : "\xef\xbf\xbd", step ? step : 3);
+        i += step ? step : 1;
+    }
+    *end = 0;
+    return clean;
 }

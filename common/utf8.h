@@ -12,5 +12,8 @@
 /* Bytes of the character that `text` begins with, or 0 where it is not valid within `size`. */
 size_t utf8_step(const char *text, size_t size);
 bool utf8_valid(const char *text, size_t size);
+/* A copy, NUL-terminated and owned by the caller, with U+FFFD for each byte that is not valid or
+ * NUL. */
+char *utf8_clean(const void *bytes, size_t size);
 
 #endif

@@ -90,15 +90,11 @@ process_outdated() {
   return 1
 }
 
-# process_terminate NAME: asks it to stop. mpirun would kill its ranks a second later,
-# so they are asked themselves, and mpirun ends when they have.
+# process_terminate NAME: asks the leader to stop, or whoever is left of it
 process_terminate() {
-  local pid asked=0
-  for pid in $(process_pids "$1"); do
-    [[ $(readlink "/proc/$pid/exe") != */orterun ]] || continue
-    kill -TERM "$pid" 2>/dev/null && asked=1
-  done
-  ((asked)) || kill_all TERM "$(process_pids "$1")"
+  local pid
+  pid=$(process_pid "$1") || pid=$(process_pids "$1")
+  kill_all TERM "$pid"
 }
 
 # kill_all SIGNAL "PIDS"

@@ -26,23 +26,14 @@ slots_wanted() {
   for pool in "${POOLS[@]}"; do pool_names "$pool"; done
 }
 
-# mpi_prefix RANKS: mpirun's words before the program, NUL after each. Ranks share this host's cores
-# with everybody else: not bound, yielding while they wait, and without the copy that containers forbid.
-mpi_prefix() {
-  printf '%s\0' mpirun -np "$1" --oversubscribe --bind-to none \
-    --mca mpi_yield_when_idle 1 --mca btl self,vader --mca btl_vader_single_copy_mechanism none \
-    --mca odls_base_sigkill_timeout 15
-  ((EUID != 0)) || printf '%s\0' --allow-run-as-root
-}
-
 # slot_command NAME: the command line, NUL after each word
 slot_command() {
   local pool=${1%-*} slot=${1##*-} ranks=${UNCLIP_MPI_RANKS:-2}
   case $pool in
   coordinator) printf '%s\0' "$BIN/unclip-coordinator" ;;
   upsampler-2)
-    mpi_prefix "$ranks"
-    printf '%s\0' "$BIN/unclip-worker" "$pool" --threads "${UNCLIP_THREADS:-$(threads_for "$ranks")}"
+    printf '%s\0' "$ROOT/ops/mpi-worker" "$ranks" "$BIN/unclip-worker" "$pool" \
+      --threads "${UNCLIP_THREADS:-$(threads_for "$ranks")}"
     ;;
   *) printf '%s\0' "$BIN/unclip-worker" "$pool" ;;
   esac

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-import sys
+import argparse
 from importlib import import_module
 
 import torch
 
-SUBJECTS = ("models", "rng", "schedulers", "tokenizer", "resize", "blocks", "networks", "pipeline")
+# In order: the models come first, their weights are needed by the networks.
+SUBJECTS = ("models", "rng", "schedulers", "tokenizer", "resize", "processor", "blocks", "networks", "pipeline")
 
 
 def main() -> None:
-    unknown = set(sys.argv[1:]) - set(SUBJECTS)
-    if unknown:
-        sys.exit(f"unknown subject '{unknown.pop()}', known are: {', '.join(SUBJECTS)}")
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("subjects", nargs="*", metavar="SUBJECT", help=f"any of: {', '.join(SUBJECTS)}")
+    subjects = parser.parse_args().subjects
+    if unknown := set(subjects) - set(SUBJECTS):
+        parser.error(f"unknown subject '{min(unknown)}', known are: {', '.join(SUBJECTS)}")
+    # One thread: the order of sums, and so the last bit, depends on their number.
     torch.set_num_threads(1)
     torch.set_grad_enabled(False)
-    for subject in sys.argv[1:] or SUBJECTS:
+    for subject in subjects or SUBJECTS:
         print(subject, flush=True)
         import_module(f"golden_{subject}").generate()
 

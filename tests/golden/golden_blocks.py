@@ -39,7 +39,9 @@ def common(**more: object) -> dict[str, object]:
     return dict(temb_channels=TIME, resnet_eps=1e-5, resnet_groups=GROUPS, resnet_act_fn="silu", **more)
 
 
-def finish(case: str, given: Inputs, weights: dict[str, torch.Tensor], out: dict[str, torch.Tensor], **more: object) -> None:
+def finish(
+    case: str, given: Inputs, weights: dict[str, torch.Tensor], out: dict[str, torch.Tensor], **more: object
+) -> None:
     settings = given.settings | more
     save(case, given.tensors | weights | {f"out.{name}": tensor for name, tensor in out.items()}, **settings)
 

@@ -21,7 +21,6 @@ from transformers import (
     CLIPTextModelWithProjection,
     CLIPVisionConfig,
     CLIPVisionModelWithProjection,
-    PretrainedConfig,
 )
 
 import train_tokenizer

@@ -96,12 +96,16 @@ void kafka_close(struct kafka *kafka);
 
 /*
  * Serves rebalances and errors, and pulls at most one record of `lane` (-1: pulls none). Waits up to
- * timeout_ms. *record is NULL when there was none. Errors: only what cannot be recovered from.
+ * timeout_ms, and returns earlier without one when a record came for another lane or kafka_wake() was
+ * called. *record is NULL when there was none. Errors: only what cannot be recovered from.
  */
 int kafka_poll(struct kafka *kafka, int lane, int timeout_ms, struct kafka_record **record,
                struct err *err);
 bool kafka_assigned(const struct kafka *kafka); /* at least one partition is assigned, or the
                                                    group is settled without one for this member */
+size_t kafka_partitions(const struct kafka *kafka); /* how many are assigned */
+/* Makes a kafka_poll() that waits return. The one function that any thread may call. */
+void kafka_wake(struct kafka *kafka);
 /* False when the record's partition has been revoked since, even if it came back. */
 bool kafka_record_current(const struct kafka *kafka, const struct kafka_record *record);
 
@@ -114,7 +118,9 @@ bool kafka_record_current(const struct kafka *kafka, const struct kafka_record *
  */
 int kafka_commit(struct kafka *kafka, struct kafka_unit *units, size_t count, int deadline_ms,
                  struct err *err);
-/* Outputs that belong to no consumed record (timers of the coordinator): one transaction. */
+/* Outputs that belong to no consumed record (timers of the coordinator): one transaction. It is
+   fenced like a commit: when partitions came or went before it was through, nothing is published and
+   ERR_CONFLICT is returned; kafka_poll() then tells of the change. Other errors as above. */
 int kafka_publish(struct kafka *kafka, const struct kafka_output *outputs, size_t count,
                   int deadline_ms, struct err *err);
 /* When nothing is in flight: moves committed offsets past transaction markers, so that idle lag is

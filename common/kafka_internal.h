@@ -1,0 +1,101 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What the kafka*.c files share, and nobody else includes: librdkafka's types stay in here.
+ *
+ *   kafka_config.c   the settings, from one table
+ *   kafka.c          the consumer: assignment, lanes, records, idle commits
+ *   kafka_txn.c      the transactional producer and its recovery
+ *   kafka_replay.c   reading a partition from its beginning
+ *   kafka_client.c   the plain producer and topic creation
+ */
+#ifndef UNCLIP_COMMON_KAFKA_INTERNAL_H
+#define UNCLIP_COMMON_KAFKA_INTERNAL_H
+
+#include <librdkafka/rdkafka.h>
+#include <time.h>
+
+#include "common/kafka.h"
+
+/* A topic partition that is or was assigned to us. Owned by the kafka thread. */
+struct partition {
+    char *topic; /* owned */
+    int32_t id;
+    int lane;
+    bool assigned;
+    uint32_t epoch;    /* rises whenever the partition is revoked */
+    int64_t *pending;  /* offsets pulled and not yet committed, oldest first */
+    size_t head, tail; /* pending[head..tail) */
+    size_t cursor;     /* of kafka_commit(), while it checks its units' order */
+    size_t capacity;
+    int64_t next;      /* after the last offset pulled or committed in this epoch; -1: none yet */
+    int64_t committed; /* last offset that we know to be committed; -1: not known */
+};
+
+/* A rebalance that the user's callbacks have not heard of yet. */
+struct notice {
+    size_t partition; /* index in kafka->partitions */
+    bool assigned;
+};
+
+struct kafka {
+    rd_kafka_t *consumer;
+    rd_kafka_t *producer;           /* NULL between two lives */
+    rd_kafka_conf_t *producer_conf; /* template for the next life */
+    rd_kafka_conf_t *replay_conf;   /* template of kafka_replay()'s consumers */
+    char *slot, *brokers;
+    bool eager; /* the range assignor's protocol: assign and unassign whole */
+
+    rd_kafka_queue_t *main_queue;
+    rd_kafka_queue_t *lane[KAFKA_LANES_MAX];
+    rd_kafka_message_t **stray[KAFKA_LANES_MAX]; /* records that overtook their forwarding */
+    size_t stray_count[KAFKA_LANES_MAX];
+    char **lane_topics[KAFKA_LANES_MAX]; /* NULL-terminated, owned; NULL: unused lane */
+    char **output_topics;
+    rd_kafka_topic_t **warm; /* handles that keep the outputs' leaders known */
+    size_t warm_count;
+
+    int wake_fd; /* eventfd: any queue has become non-empty, or kafka_wake() */
+    struct partition **partitions;
+    size_t partition_count;
+    struct notice *notices;
+    size_t notice_count;
+    bool settled;         /* a first assignment, maybe an empty one, has arrived */
+    uint64_t assignments; /* how many rebalances there were */
+    struct err fatal;     /* the consumer is beyond repair */
+    char last_error[256]; /* what librdkafka last complained about */
+    bool down;            /* no broker answers; said once */
+
+    void (*assigned)(void *context, const char *topic, int32_t partition);
+    void (*revoked)(void *context, const char *topic, int32_t partition);
+    void *context;
+};
+
+/* --- kafka_config.c --- */
+enum kafka_role { KAFKA_CONSUMER = 1, KAFKA_PRODUCER = 2, KAFKA_CLIENT = 4, KAFKA_REPLAYER = 8 };
+/* The table's settings, then the user's, then what must not be changed. *out is owned.
+   Error: ERR_INVALID_ARGUMENT naming the key. */
+int kafka_conf_new(rd_kafka_conf_t **out, const struct config *config, enum kafka_role role,
+                   struct err *err);
+int kafka_conf_set(rd_kafka_conf_t *conf, const char *key, const char *value, struct err *err);
+int kafka_handle_new(rd_kafka_t **out, rd_kafka_type_t type, rd_kafka_conf_t *conf,
+                     struct err *err); /* takes conf */
+
+/* --- kafka.c --- */
+int64_t kafka_now_ms(void); /* monotonic */
+/* Serves the consumer's rebalances and errors for up to timeout_ms. */
+void kafka_serve(struct kafka *kafka, int timeout_ms);
+struct partition *kafka_partition(const struct kafka *kafka, const char *topic, int32_t id);
+void kafka_partition_pop(struct partition *partition); /* its oldest pending record is done */
+/* A record out of a message, which it takes. */
+struct kafka_record *kafka_record_new(rd_kafka_message_t *message, uint32_t epoch);
+void kafka_error_note(rd_kafka_t *handle, int code, const char *reason, void *kafka);
+void kafka_answered(struct kafka *kafka); /* the brokers did something for us */
+
+/* --- kafka_txn.c --- */
+/* Makes sure that there is a producer whose predecessor's transactions are aborted. */
+int kafka_producer_start(struct kafka *kafka, int64_t deadline, struct err *err);
+void kafka_producer_stop(struct kafka *kafka);
+int kafka_produce(rd_kafka_t *producer, const struct kafka_output *output, void *opaque,
+                  rd_kafka_resp_err_t *code);
+
+#endif

@@ -6,27 +6,15 @@
 
 #include "common/image.h"
 
-/* The key is A1111's, so that its readers show it. */
-static char *parameters_of(const struct task *task, bool resized)
-{
-    char *plain = task_infotext(task);
-
-    if (!resized)
-        return plain;
-    char *text = xasprintf("%s, Hires upscaler: Lanczos", plain);
-    free(plain);
-    return text;
-}
-
-int picture_encode(const struct task *task, const float *pixels, int size, bool resized,
-                   void **bytes, size_t *byte_count, struct err *err)
+int picture_encode(const struct task *task, const float *pixels, int size, void **bytes,
+                   size_t *byte_count, struct err *err)
 {
     struct image image = {0};
     int rc = image_from_float(&image, pixels, size, err);
 
     if (rc < 0)
         return rc;
-    char *parameters = parameters_of(task, resized);
+    char *parameters = task_infotext(task);
     char *request = task_request_json(task);
     struct image_metadata metadata = {.parameters = parameters,
                                       .job = request,

@@ -6,7 +6,6 @@
 #ifndef UNCLIP_COMMON_PICTURE_H
 #define UNCLIP_COMMON_PICTURE_H
 
-#include <stdbool.h>
 #include <stddef.h>
 
 #include "common/err.h"
@@ -15,12 +14,10 @@
 #define PICTURE_TOOL "unclip " UNCLIP_VERSION /* XMP's CreatorTool */
 
 /*
- * Encodes [size][size][3] f32 in [-1, 1] as PNG with the task's parameters in it (image.h says
- * how). `resized`: the last enlargement was a plain Lanczos resize; the parameters say so.
- * image_setup() must have been called. *bytes is owned by the caller (free()). Errors:
- * image_encode_png()'s.
+ * Encodes [size][size][3] f32 in [-1, 1] as PNG with the task's parameters in it. image_setup() must
+ * have been called. *bytes is owned by the caller (free()). Errors: image_encode_png()'s.
  */
-int picture_encode(const struct task *task, const float *pixels, int size, bool resized,
-                   void **bytes, size_t *byte_count, struct err *err);
+int picture_encode(const struct task *task, const float *pixels, int size, void **bytes,
+                   size_t *byte_count, struct err *err);
 
 #endif

@@ -57,6 +57,8 @@
 #define REDIS_KEY_TABLE(X)                                                                         \
     X(REDIS_KEY_JOB, "unclip:job:%s", "hash", "a job's status, by its id")                         \
     X(REDIS_KEY_JOBS, "unclip:jobs", "zset", "ids of recent jobs, scored by created_at in ms")     \
+    X(REDIS_KEY_VIEW, "unclip:view", "hash",                                                       \
+      "partition: up to when (ms) the statuses of ended jobs are all in Redis")                    \
     X(REDIS_KEY_EMBED_TEXT, "unclip:embed:text:%s", "string",                                      \
       "a prompt's embedding and token states (safetensors), by a SHA-256 of model and text")       \
     X(REDIS_KEY_EMBED_PRIOR, "unclip:embed:prior:%s", "string",                                    \

@@ -19,10 +19,13 @@
 
 #define JOB_IMAGES_MAX 64
 #define JOB_PROMPT_MAX 4000 /* characters; the schema says so too */
-#define JOB_STEPS_MAX 1000
-#define JOB_SEED_MAX 9007199254740991LL /* 2^53 - 1: exact in every JSON reader */
+#define JOB_STEPS_MAX  1000
+#define JOB_SEED_MAX   9007199254740991LL /* 2^53 - 1: exact in every JSON reader */
 
-enum job_type { JOB_TEXT_TO_IMAGE, JOB_CANCEL };
+#define JOB_METADATA_MAX 4096 /* bytes as compact JSON */
+
+enum job_type { JOB_TEXT_TO_IMAGE, JOB_CANCEL, JOB_TYPE_COUNT };
+const char *job_type_name(enum job_type type); /* "text-to-image" */
 
 /* One hop of a route. */
 struct hop {
@@ -34,13 +37,15 @@ struct hop {
 struct job {
     enum job_type type;
     char id[JOB_ID_MAX + 1];
-    char *prompt;          /* owned UTF-8 */
-    char *negative_prompt; /* owned; "" when not given */
-    char model[MODEL_NAME_MAX + 1];
+    char *prompt;                   /* owned UTF-8 */
+    char *negative_prompt;          /* owned; "" when not given */
+    char model[MODEL_NAME_MAX + 1]; /* "" when not given, until job_plan() */
     enum task_class task_class;
-    int n;              /* pictures */
-    int size;           /* pixels a side: a size that the model's stages make */
-    int64_t seed;       /* picture i uses seed + i; < 0: not given, the coordinator chooses */
+    int n;        /* pictures */
+    int size;     /* pixels a side: a size that the model's stages make; 0: not given */
+    int64_t seed; /* picture i uses seed + i; < 0: not given, the coordinator chooses */
+    /* The stages that it goes through. Until job_plan() hops is 0, and route[stage] holds what the
+       record asked for: steps 0 and guidance < 0 where it did not say. */
     struct hop route[STAGE_COUNT];
     int hops;
     json_t *metadata; /* owned: the client's own object, echoed everywhere; or NULL */
@@ -49,14 +54,16 @@ struct job {
 
 /*
  * Reads a job record, whose key may be NULL. The id is the key, else the field `id`, else made from
- * topic, partition and offset. job->id is set as soon as it is known, also when an error follows
- * ("" when it cannot be). Steps, guidance and size are filled in by job_plan().
+ * topic, partition and offset (not for a cancellation, and not when the JSON is broken). job->id is
+ * set as soon as it is known, also when an error follows ("" when it cannot be); nothing else is
+ * owned after an error. Steps, guidance and size are filled in by job_plan(). An empty key is none.
+ * Errors: ERR_TOO_LARGE, ERR_INVALID_JSON, ERR_INVALID_JOB.
  */
 int job_parse(struct job *job, const void *key, size_t key_size, const void *value,
-              size_t value_size, const char *topic, int partition, int64_t offset,
-              struct err *err);
-/* Completes a text-to-image job with the model's defaults and its route. Errors: ERR_INVALID_JOB
-   when the model does not make that size. */
+              size_t value_size, const char *topic, int partition, int64_t offset, struct err *err);
+/* Completes a text-to-image job with the model's name, its defaults and the route. Settings for
+   stages that the route does not have are dropped. ERR_INVALID_JOB when the model does not make
+   that size. */
 int job_plan(struct job *job, const struct model_card *card, struct err *err);
 json_t *job_to_json(const struct job *job); /* complete: parses and plans back to the same job */
 void job_release(struct job *job);

@@ -5,7 +5,7 @@
  *
  * Parts come from model_index.json (diffusers' layout). Recommended settings come from the optional
  * `unclip.json` beside it: {"steps": {"prior": 25, …}, "guidance": {"prior": 2, …}}; without it the
- * defaults are diffusers' (25, 25, 7; guidance 4 and 8).
+ * defaults are diffusers' (25, 25, 7; guidance 4 and 8), and 7 for a network of upsampler-2.
  */
 #ifndef UNCLIP_COMMON_MODEL_CARD_H
 #define UNCLIP_COMMON_MODEL_CARD_H
@@ -32,7 +32,8 @@ struct model_card {
 /* Reads models_folder/name. Errors: ERR_UNKNOWN_MODEL, ERR_INVALID_MODEL (naming file and key). */
 int model_card_load(struct model_card *card, const char *models_folder, const char *name,
                     struct err *err);
-/* The same for a directory given by path (its last component is the name). */
+/* The same for a directory given by path: its last component is the name, with - in place of what a
+   name may not have. */
 int model_card_load_path(struct model_card *card, const char *path, struct err *err);
 void model_card_release(struct model_card *card);
 

@@ -48,6 +48,12 @@ bool stage_has_steps(enum stage stage)
     return has_steps[stage];
 }
 
+bool stage_has_guidance(enum stage stage)
+{
+    CHECK_ENUM(stage, STAGE_COUNT);
+    return stage == STAGE_PRIOR || stage == STAGE_DECODER;
+}
+
 double stage_weight(enum stage stage)
 {
     static const double weights[STAGE_COUNT] = {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Names of stages, topics, Redis keys and job states, made from schemas/tables.h. Everything here is
- * pure and thread-safe; strings returned are static unless said otherwise.
+ * Names of stages, topics, Redis keys and job states, made from schemas/tables.h. Everything here
+ * is pure and thread-safe; strings returned are static unless said otherwise.
  */
 #ifndef UNCLIP_COMMON_PROTOCOL_H
 #define UNCLIP_COMMON_PROTOCOL_H
@@ -12,7 +12,7 @@
 #include "schemas/tables.h"
 
 #define PROTOCOL_VERSION 1
-#define JOB_ID_MAX 128 /* bytes; pattern [A-Za-z0-9][A-Za-z0-9._-]* */
+#define JOB_ID_MAX       128 /* bytes; pattern [A-Za-z0-9][A-Za-z0-9._-]* */
 
 enum stage {
 #define X(id, ...) id,
@@ -23,6 +23,7 @@ enum stage {
 const char *stage_name(enum stage stage);
 bool stage_parse(const char *name, enum stage *stage);
 bool stage_has_steps(enum stage stage);
+bool stage_has_guidance(enum stage stage); /* classifier-free guidance: the prior and the decoder */
 double stage_weight(enum stage stage);
 
 /* Interactive tasks serve a waiting person; bulk tasks (data sets) keep a guaranteed share. */
@@ -59,7 +60,8 @@ enum redis_key {
         REDIS_KEY_COUNT
 };
 #define REDIS_KEY_SIZE 256
-/* Writes the key into out; `argument` fills the format's %s (NULL where it has none). Returns out. */
+/* Writes the key into out; `argument` fills the format's %s (NULL where it has none). Returns out.
+ */
 const char *redis_key(enum redis_key key, const char *argument, char out[REDIS_KEY_SIZE]);
 
 /* Whether bytes are a valid job id: safe as a file name, a Redis key part and a URL segment. */

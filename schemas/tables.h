@@ -28,7 +28,7 @@
 
 /* Each stage has two more topics: TOPIC_TASKS_PREFIX stage, and the same with TOPIC_BULK_SUFFIX. */
 #define TOPIC_TASKS_PREFIX "unclip.tasks."
-#define TOPIC_BULK_SUFFIX ".bulk"
+#define TOPIC_BULK_SUFFIX  ".bulk"
 
 /*  X(identifier, name, rank, final). Rank only rises; docs/protocol.md has the picture. */
 #define JOB_STATE_TABLE(X)                                                                         \
@@ -65,5 +65,32 @@
       "a prior's image embedding (safetensors), by a SHA-256 of model, text, seed and settings")   \
     X(REDIS_KEY_STAGE, "unclip:stage:%s", "hash",                                                  \
       "a stage's counters: tasks, batches, failures, cache_hits, computed, compute_ms")
+
+/*  X(name, meaning): the fields of the hash REDIS_KEY_JOB. Workers add progress:I, one a picture.
+ */
+#define JOB_FIELD_TABLE(X)                                                                         \
+    X("state", "one of JOB_STATE_TABLE")                                                           \
+    X("type", "of the job")                                                                        \
+    X("model", "of the job")                                                                       \
+    X("prompt", "of the job")                                                                      \
+    X("size", "pixels a side")                                                                     \
+    X("seed", "picture i has seed + i")                                                            \
+    X("class", "interactive or bulk")                                                              \
+    X("created_at", "ISO 8601, UTC, milliseconds")                                                 \
+    X("updated_at", "the same")                                                                    \
+    X("finished_at", "the same; empty until then")                                                 \
+    X("stage", "where the picture that is furthest behind is")                                     \
+    X("step", "how far it is there")                                                               \
+    X("steps", "of how many")                                                                      \
+    X("progress", "0 to 1, over all pictures and stages")                                          \
+    X("images_total", "pictures asked for")                                                        \
+    X("images_done", "pictures stored")                                                            \
+    X("images_failed", "pictures that failed")                                                     \
+    X("results", "JSON array of URIs by index, null for those not stored")                         \
+    X("timings", "JSON object: milliseconds of computing by stage")                                \
+    X("notices", "JSON array of sentences: what was cut or replaced")                              \
+    X("error_code", "of the job or its first failed picture, empty if none")                       \
+    X("error_message", "the same")                                                                 \
+    X("partition", "the job's home")
 
 #endif

@@ -1,0 +1,325 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Stage decoder: CLIP image embedding and text states → a small picture. What does not depend on
+ * the step (UnCLIPTextProjModel's output) is computed once for each item and kept in f32.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "stages/denoise.h"
+#include "stages/networks/prior_transformer.h"
+#include "stages/networks/rows.h"
+#include "stages/networks/text_proj.h"
+#include "stages/networks/unet.h"
+#include "stages/stage_ops.h"
+
+#define CHANNELS     3
+#define ITEMS_A_PASS 32 /* bounds the memory of the text projection */
+
+struct decoder_stage {
+    struct nn *nn; /* borrowed */
+    struct text_proj text_proj;
+    struct unet unet;
+    struct scheduler scheduler;
+};
+
+static void decoder_close(void *state)
+{
+    struct decoder_stage *stage = state;
+    if (!stage)
+        return;
+    text_proj_release(&stage->text_proj);
+    unet_release(&stage->unet);
+    scheduler_release(&stage->scheduler);
+    free(stage);
+}
+
+static int check_model(const struct decoder_stage *stage, struct err *err)
+{
+    const struct unet_config *unet = &stage->unet.config;
+    const struct text_proj_config *proj = &stage->text_proj.config;
+    bool learned = stage->scheduler.variance == VARIANCE_LEARNED_RANGE;
+    int64_t outputs = learned ? 2 * CHANNELS : CHANNELS;
+    if (unet->in_channels != CHANNELS || unet->out_channels != outputs)
+        return err_set(err, ERR_UNSUPPORTED,
+                       "decoder/config.json: %lld channels in and %lld out, "
+                       "the decoder and its scheduler need %d and %lld",
+                       (long long)unet->in_channels, (long long)unet->out_channels, CHANNELS,
+                       (long long)outputs);
+    if (!unet_size_fits(&stage->unet, unet->sample_size))
+        return err_set(err, ERR_UNSUPPORTED,
+                       "decoder/config.json: sample_size %lld cannot be halved at each level",
+                       (long long)unet->sample_size);
+    if (proj->cross_attention_dim != unet->cross_attention_dim ||
+        proj->time_embed_dim != unet->time_embed_dim)
+        return err_set(err, ERR_INVALID_MODEL,
+                       "text_proj/config.json: cross_attention_dim or time_embed_dim is not the "
+                       "decoder's %lld and %lld",
+                       (long long)unet->cross_attention_dim, (long long)unet->time_embed_dim);
+    return 0;
+}
+
+static int decoder_open(void **state, const char *model_path, struct nn *nn, struct err *err)
+{
+    struct decoder_stage *stage = xcalloc(1, sizeof *stage);
+    char *proj = xasprintf("%s/text_proj", model_path);
+    char *unet = xasprintf("%s/decoder", model_path);
+    char *scheduler = xasprintf("%s/decoder_scheduler/scheduler_config.json", model_path);
+    stage->nn = nn;
+    int rc;
+    if ((rc = scheduler_load(&stage->scheduler, scheduler, err)) == 0 &&
+        (rc = text_proj_load(&stage->text_proj, nn, proj, err)) == 0 &&
+        (rc = unet_load(&stage->unet, UNET_2D_CONDITION, nn, unet, err)) == 0)
+        rc = check_model(stage, err);
+    free(proj);
+    free(unet);
+    free(scheduler);
+    if (rc)
+        decoder_close(stage);
+    else
+        *state = stage;
+    return rc;
+}
+
+/* What the U-Net is told of one item, for each row that is run. */
+struct condition {
+    float *context; /* [ITEM_ROWS][E + L][C] */
+    float *time;    /* [ITEM_ROWS][T] */
+};
+
+struct decoder_run {
+    struct decoder_stage *stage;
+    bool guided;
+    float guidance;
+    int64_t text_len;             /* L */
+    struct condition *conditions; /* by the item's index in the batch */
+    float *row;                   /* [S · S · out_channels]: one row of the U-Net's output */
+    float *uncond;                /* [S · S · 3] */
+};
+
+/* ---- the conditions ---- */
+
+static int64_t context_size(const struct decoder_run *run)
+{
+    const struct text_proj_config *config = &run->stage->text_proj.config;
+    return (config->clip_extra_context_tokens + run->text_len) * config->cross_attention_dim;
+}
+
+static bool condition_allocate(struct condition *condition, const struct decoder_run *run,
+                               struct item *item)
+{
+    size_t context = ITEM_ROWS * (size_t)context_size(run);
+    size_t time = ITEM_ROWS * (size_t)run->stage->text_proj.config.time_embed_dim;
+    condition->context = malloc(context * sizeof(float));
+    condition->time = malloc(time * sizeof(float));
+    if (!condition->context || !condition->time)
+        err_set(&item->err, ERR_OUT_OF_MEMORY, "cannot hold a condition of %zu numbers", context);
+    return item_live(item);
+}
+
+/* The inputs of the text projection, one row for each item and row of its text. */
+struct proj_input {
+    struct tensor image_embed, text_embed, text_states;
+};
+
+static void put_proj_row(const struct decoder_run *run, const struct proj_input *input, int64_t row,
+                         const struct item *item, int text_row)
+{
+    int64_t d = item->embed_dim, lw = (int64_t)item->text_len * item->text_width;
+    const float *image = text_row == ITEM_ROW_PROMPT
+                             ? item->image_embed
+                             : run->stage->text_proj.learned_classifier_free_guidance_embeddings;
+    tensor_put(input->image_embed, row * d, image, d);
+    tensor_put(input->text_embed, row * d, item->text_embed + text_row * d, d);
+    tensor_put(input->text_states, row * lw, item->text_states + text_row * lw, lw);
+}
+
+static int project(struct decoder_run *run, struct item *const *items,
+                   struct condition *const *conditions, size_t count, struct err *err)
+{
+    struct nn *nn = run->stage->nn;
+    const struct text_proj_config *config = &run->stage->text_proj.config;
+    int64_t rows = (int64_t)count * ITEM_ROWS, d = config->clip_embeddings_dim;
+    int64_t context = ITEM_ROWS * context_size(run), time = ITEM_ROWS * config->time_embed_dim;
+    size_t scope = nn_enter(nn);
+    struct proj_input input = {
+        .image_embed = NN_NEW(nn, nn_dtype(nn), rows, d),
+        .text_embed = NN_NEW(nn, nn_dtype(nn), rows, d),
+        .text_states = NN_NEW(nn, nn_dtype(nn), rows, run->text_len, d),
+    };
+    for (int64_t row = 0; row < rows; row++)
+        put_proj_row(run, &input, row, items[row / ITEM_ROWS], (int)(row % ITEM_ROWS));
+    struct text_proj_output out = text_proj_forward(nn, &run->stage->text_proj, input.image_embed,
+                                                    input.text_embed, input.text_states);
+    for (int64_t i = 0; i < (int64_t)count; i++) {
+        tensor_get(out.context, i * context, conditions[i]->context, context);
+        tensor_get(out.time, i * time, conditions[i]->time, time);
+    }
+    nn_leave_all(nn, scope);
+    return nn_finish(nn, err);
+}
+
+static int project_all(struct decoder_run *run, struct item *const *items, size_t count,
+                       struct err *err)
+{
+    struct item *pass[ITEMS_A_PASS];
+    struct condition *conditions[ITEMS_A_PASS];
+    int rc = 0;
+    for (size_t next = 0; next < count && rc == 0;) {
+        size_t n = 0;
+        for (; next < count && n < ITEMS_A_PASS; next++) {
+            struct condition *condition = &run->conditions[next];
+            if (!item_live(items[next]) || !condition_allocate(condition, run, items[next]))
+                continue;
+            pass[n] = items[next];
+            conditions[n++] = condition;
+        }
+        if (n)
+            rc = project(run, pass, conditions, n, err);
+    }
+    return rc;
+}
+
+/* ---- the steps ---- */
+
+/* 0 for the extra tokens and the text's, NETWORKS_MASKED for its padding: [E + L]. */
+static void put_bias(float *bias, const struct item *item, int text_row, int64_t extra)
+{
+    const uint8_t *mask = item->text_mask + (int64_t)text_row * item->text_len;
+    for (int64_t i = 0; i < extra; i++)
+        bias[i] = 0;
+    for (int64_t i = 0; i < item->text_len; i++)
+        bias[extra + i] = mask[i] ? 0 : NETWORKS_MASKED;
+}
+
+static void put_row(const struct decoder_run *run, struct tensor sample,
+                    const struct unet_condition *input, int64_t row, const struct latent *latent,
+                    int text_row)
+{
+    const struct text_proj_config *config = &run->stage->text_proj.config;
+    const struct condition *condition = &run->conditions[latent->index];
+    int64_t values = tensor_count(sample) / sample.dim[0], context = context_size(run);
+    int64_t time = config->time_embed_dim, extra = config->clip_extra_context_tokens;
+    tensor_put(sample, row * values, latent->x, values);
+    tensor_put(input->context, row * context, condition->context + text_row * context, context);
+    tensor_put(input->class_embed, row * time, condition->time + text_row * time, time);
+    put_bias((float *)input->context_bias.data + row * (extra + run->text_len), latent->item,
+             text_row, extra);
+}
+
+/* Row `row` of the U-Net's output [rows, S, S, out_channels] → output, and variance if not NULL. */
+static void get_row(const struct decoder_run *run, struct tensor out, int64_t row, float *output,
+                    float *variance)
+{
+    if (tensor_empty(out))
+        return;
+    int64_t channels = out.dim[3], pixels = out.dim[1] * out.dim[2];
+    tensor_get(out, row * pixels * channels, run->row, pixels * channels);
+    for (int64_t p = 0; p < pixels; p++)
+        for (int64_t c = 0; c < CHANNELS; c++) {
+            output[p * CHANNELS + c] = run->row[p * channels + c];
+            if (variance)
+                variance[p * CHANNELS + c] = run->row[p * channels + CHANNELS + c];
+        }
+}
+
+static int predict(void *context, struct latent *const *latents, size_t count, int i,
+                   struct err *err)
+{
+    struct decoder_run *run = context;
+    struct nn *nn = run->stage->nn;
+    const struct unet_config *unet = &run->stage->unet.config;
+    int64_t n = (int64_t)count, rows = run->guided ? 2 * n : n, s = unet->sample_size;
+    int64_t l = run->stage->text_proj.config.clip_extra_context_tokens + run->text_len;
+    size_t scope = nn_enter(nn);
+    struct tensor sample = NN_NEW(nn, nn_dtype(nn), rows, s, s, CHANNELS);
+    struct unet_condition condition = {
+        .context = NN_NEW(nn, nn_dtype(nn), rows, l, unet->cross_attention_dim),
+        .context_bias = NN_NEW(nn, DTYPE_F32, rows, l),
+        .class_embed = NN_NEW(nn, nn_dtype(nn), rows, unet->time_embed_dim),
+    };
+    for (int64_t row = 0; row < rows && !nn_failed(nn); row++)
+        put_row(run, sample, &condition, row, latents[row % n],
+                row < rows - n ? ITEM_ROW_NEGATIVE : ITEM_ROW_PROMPT);
+    struct tensor out = unet_forward(nn, &run->stage->unet, sample,
+                                     (float)run->stage->scheduler.timesteps[i], &condition);
+    for (int64_t k = 0; k < n; k++) {
+        get_row(run, out, rows - n + k, latents[k]->output, latents[k]->variance);
+        if (!run->guided)
+            continue;
+        get_row(run, out, k, run->uncond, NULL);
+        denoise_guide(latents[k]->output, run->uncond, (size_t)(s * s * CHANNELS), run->guidance);
+    }
+    nn_leave_all(nn, scope);
+    return nn_finish(nn, err);
+}
+
+static void finish(void *context, struct latent *latent)
+{
+    const struct decoder_run *run = context;
+    item_take_image(latent->item, &latent->x, (int)run->stage->unet.config.sample_size);
+}
+
+static void check_items(const struct decoder_stage *stage, struct item *const *items, size_t count,
+                        int64_t text_len)
+{
+    int64_t d = stage->text_proj.config.clip_embeddings_dim;
+    for (size_t i = 0; i < count; i++)
+        if (item_live(items[i]) && item_check_text(items[i], d, text_len, d) &&
+            !items[i]->image_embed)
+            err_set(&items[i]->err, ERR_INVALID_RECORD, "the task has no image embedding");
+}
+
+/* The decoder knows no length of text: the batch's first item sets it. */
+static int64_t text_length(struct item *const *items, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        if (item_live(items[i]))
+            return items[i]->text_len;
+    return 0;
+}
+
+static int decoder_run(void *state, struct item *const *items, size_t count,
+                       const struct stage_settings *settings, const struct stage_watch *watch,
+                       struct err *err)
+{
+    struct decoder_stage *stage = state;
+    const struct unet_config *unet = &stage->unet.config;
+    size_t pixels = (size_t)(unet->sample_size * unet->sample_size);
+    struct decoder_run run = {
+        .stage = stage,
+        .guided = denoise_guided(settings),
+        .guidance = (float)settings->guidance,
+        .text_len = text_length(items, count),
+        .conditions = xcalloc(count + 1, sizeof *run.conditions),
+        .row = malloc(pixels * (size_t)unet->out_channels * sizeof(float)),
+        .uncond = malloc(pixels * CHANNELS * sizeof(float)),
+    };
+    check_items(stage, items, count, run.text_len);
+    struct denoiser denoiser = {
+        .scheduler = &stage->scheduler,
+        .pixels = pixels,
+        .channels = CHANNELS,
+        .latents_a_pass = denoise_latents_a_pass(pixels, run.guided),
+        .predict = predict,
+        .finish = finish,
+        .context = &run,
+    };
+    int rc = run.row && run.uncond
+                 ? scheduler_set_steps(&stage->scheduler, settings->steps, err)
+                 : err_set(err, ERR_OUT_OF_MEMORY, "cannot hold the decoder's output");
+    if (rc == 0)
+        rc = project_all(&run, items, count, err);
+    if (rc == 0)
+        rc = denoise(&denoiser, items, count, watch, err);
+    for (size_t i = 0; i < count; i++) {
+        free(run.conditions[i].context);
+        free(run.conditions[i].time);
+    }
+    free(run.conditions);
+    free(run.row);
+    free(run.uncond);
+    return rc;
+}
+
+const struct stage_ops decoder_ops = {decoder_open, decoder_close, decoder_run};

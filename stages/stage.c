@@ -1,0 +1,97 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The table of stages, and items; see stage.h. */
+#include "stages/stage.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "stages/stage_ops.h"
+
+static const struct stage_ops *const table[STAGE_COUNT] = {
+    [STAGE_TEXT_ENCODE] = &text_encode_ops, [STAGE_PRIOR] = &prior_ops,
+    [STAGE_DECODER] = &decoder_ops,         [STAGE_UPSAMPLER_1] = &upsampler_1_ops,
+    [STAGE_UPSAMPLER_2] = &upsampler_2_ops,
+};
+
+struct stage_model {
+    const struct stage_ops *ops;
+    void *state; /* owned by ops */
+};
+
+int stage_open(struct stage_model **out, enum stage stage, const char *model_path, struct nn *nn,
+               struct err *err)
+{
+    struct stage_model *model = xcalloc(1, sizeof *model);
+    model->ops = table[stage];
+    int rc = model->ops->open(&model->state, model_path, nn, err);
+    if (rc) {
+        free(model);
+        return rc;
+    }
+    *out = model;
+    return 0;
+}
+
+void stage_close(struct stage_model *model)
+{
+    if (!model)
+        return;
+    model->ops->close(model->state);
+    free(model);
+}
+
+int stage_run(struct stage_model *model, struct item *const *items, size_t count,
+              const struct stage_settings *settings, const struct stage_watch *watch,
+              struct err *err)
+{
+    return model->ops->run(model->state, items, count, settings, watch, err);
+}
+
+void item_init(struct item *item, const char *prompt, const char *negative_prompt, uint64_t seed)
+{
+    memset(item, 0, sizeof *item);
+    item->prompt = prompt;
+    item->negative_prompt = negative_prompt;
+    rng_seed(&item->rng, seed);
+}
+
+void item_release(struct item *item)
+{
+    free(item->text_embed);
+    free(item->text_states);
+    free(item->text_mask);
+    free(item->image_embed);
+    free(item->image);
+    memset(item, 0, sizeof *item);
+}
+
+bool item_live(const struct item *item)
+{
+    return item->err.code == ERR_OK;
+}
+
+bool item_check_text(struct item *item, int64_t embed_dim, int64_t text_len, int64_t text_width)
+{
+    if (!item->text_embed || !item->text_states || !item->text_mask)
+        err_set(&item->err, ERR_INVALID_RECORD, "the task has no text embedding");
+    else if (item->embed_dim != embed_dim || item->text_len != text_len ||
+             item->text_width != text_width)
+        err_set(&item->err, ERR_INVALID_RECORD,
+                "the task's text is %d, %d x %d numbers, the model's %lld, %lld x %lld",
+                item->embed_dim, item->text_len, item->text_width, (long long)embed_dim,
+                (long long)text_len, (long long)text_width);
+    return item_live(item);
+}
+
+void item_take_image(struct item *item, float **pixels, int size)
+{
+    size_t count = (size_t)size * (size_t)size * 3;
+    for (size_t i = 0; i < count; i++)
+        (*pixels)[i] = fminf(fmaxf((*pixels)[i], -1), 1);
+    free(item->image);
+    item->image = *pixels;
+    item->image_size = size;
+    item->resized = false;
+    *pixels = NULL;
+}

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * torch's F.interpolate(mode="bicubic", antialias=True, align_corners=False) on f32 pictures, as the
- * pipeline uses it between decoder and upsampler. Source: ATen native/cpu/UpSampleKernel.cpp
+ * torch's F.interpolate(mode="bicubic", antialias=True, align_corners=False) on f32 pictures, as
+ * the pipeline uses it between decoder and upsampler. Source: ATen native/cpu/UpSampleKernel.cpp
  * (separable, horizontal first, a = -0.5).
  */
 #ifndef UNCLIP_STAGES_RESIZE_H

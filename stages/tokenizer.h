@@ -14,20 +14,23 @@
 
 #include "common/err.h"
 
-#define TOKENIZER_FILE_MAX (16u << 20) /* bytes of vocab.json or merges.txt */
+#define TOKENIZER_FILE_MAX  (16u << 20) /* bytes of vocab.json or merges.txt */
 #define TOKENIZER_VOCAB_MAX 1000000
+#define TOKENIZER_TEXT_MAX  (16u << 20) /* bytes of a text */
 
 struct tokenizer; /* opaque; read-only and shareable after loading */
 
-/* `folder` is the model's tokenizer/. Errors: ERR_IO, ERR_INVALID_MODEL. */
+/* `folder` is the model's tokenizer/. Errors: ERR_IO, ERR_INVALID_MODEL, ERR_UNSUPPORTED
+   (additional_special_tokens, single_word), each naming file and key. */
 int tokenizer_load(struct tokenizer **out, const char *folder, struct err *err);
 void tokenizer_free(struct tokenizer *tokenizer);
 int tokenizer_max_length(const struct tokenizer *tokenizer); /* model_max_length */
 
 /*
- * ids [max_length]: begin, tokens, end, padding; mask [max_length]: 1 for all but the padding. Broken
- * UTF-8 is replaced as Python's decode(errors="replace") does. *dropped is the number of tokens that
- * did not fit (0: none). Errors: ERR_OUT_OF_MEMORY only.
+ * ids [max_length]: begin, tokens, end, padding; mask [max_length]: 1 for all but the padding.
+ * Broken UTF-8 is replaced as Python's decode(errors="replace") does. *dropped is the number of
+ * tokens that did not fit (0: none). Takes time linear in the text but for a logarithm in its
+ * longest word. Errors: ERR_OUT_OF_MEMORY, ERR_TOO_LARGE.
  */
 int tokenizer_encode(const struct tokenizer *tokenizer, const char *text, size_t size, int32_t *ids,
                      uint8_t *mask, int *dropped, struct err *err);

@@ -119,10 +119,10 @@ struct tensor nn_concat_channels(struct nn *nn, struct tensor a, struct tensor b
 /* Along the middle: [n, la, c] and [n, lb, c] → [n, la + lb, c]. */
 struct tensor nn_concat_rows(struct nn *nn, struct tensor a, struct tensor b);
 struct tensor nn_upsample_nearest_2x(struct nn *nn, struct tensor x); /* [n,h,w,c] → [n,2h,2w,c] */
-struct tensor nn_avg_pool_2x(struct nn *nn, struct tensor x);         /* [n,h,w,c] → [n,h/2,w/2,c] */
+struct tensor nn_avg_pool_2x(struct nn *nn, struct tensor x); /* [n,h,w,c] → [n,h/2,w/2,c] */
 /*
- * diffusers' get_timestep_embedding: timesteps [n] → [n, channels] in the compute dtype (computed in
- * f32). max_period 10000.
+ * diffusers' get_timestep_embedding: timesteps [n] → [n, channels] in the compute dtype (computed
+ * in f32). max_period 10000.
  */
 struct tensor nn_timestep_embedding(struct nn *nn, const float *timesteps, int64_t n,
                                     int64_t channels, bool flip_sin_to_cos, float freq_shift);

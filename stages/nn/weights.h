@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A network's weights: one safetensors file, mapped, in which every tensor must be used exactly once
- * and every needed one must be there with its shape. f32, f16 and bf16 are read; layers pack what
- * they need into their own memory, and the mapping is let go when loading is done.
+ * A network's weights: one safetensors file, mapped, in which every tensor must be used exactly
+ * once and every needed one must be there with its shape. f32, f16 and bf16 are read; layers pack
+ * what they need into their own memory, and the mapping is let go when loading is done.
  */
 #ifndef UNCLIP_STAGES_NN_WEIGHTS_H
 #define UNCLIP_STAGES_NN_WEIGHTS_H
@@ -21,9 +21,9 @@ void weights_close(struct weights *weights); /* NULL is fine */
 
 bool weights_have(const struct weights *weights, const char *name);
 /*
- * Marks `name` as used and checks its shape (a dim of -1 accepts any size). Twice is an error, as are
- * a missing tensor, another shape and a dtype that is no float: ERR_INVALID_MODEL with file, name,
- * and both shapes. The entry is borrowed until weights_close().
+ * Marks `name` as used and checks its shape (a dim of -1 accepts any size). Twice is an error, as
+ * are a missing tensor, another shape and a dtype that is no float: ERR_INVALID_MODEL with file,
+ * name, and both shapes. The entry is borrowed until weights_close().
  */
 int weights_take(struct weights *weights, const char *name, int rank, const int64_t *dim,
                  const struct safetensors_entry **entry, struct err *err);

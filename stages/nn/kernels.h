@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The inner loops of our own ops, compiled for several instruction sets from kernels_body.h; the
+ * widest that the CPU has is chosen once. They work on 16 lanes at a time with plain IEEE
+ * operations in a fixed order (no fused multiply-add, no reassociation), so every set gives the
+ * same bits.
+ *
+ * Rows are f32 or bf16 as `dtype` says; arithmetic is f32. No kernel uses threads.
+ */
+#ifndef UNCLIP_STAGES_NN_KERNELS_H
+#define UNCLIP_STAGES_NN_KERNELS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/safetensors.h"
+#include "stages/nn/layers.h"
+
+/* What a normalisation does with channel c: (x - mean[c]) scale[c] + shift[c], then act. */
+struct affine {
+    const float *mean, *scale, *shift; /* [c] */
+    enum act act;
+};
+
+struct kernels {
+    const char *name;
+    /* dst = act(src); dst may be src. */
+    void (*act)(void *dst, const void *src, enum dtype dtype, size_t count, enum act act);
+    /* dst = a + b; dst may be either. */
+    void (*add)(void *dst, const void *a, const void *b, enum dtype dtype, size_t count);
+    /*
+     * For each of c channels, sums of x - pivot[c] and of its square over `pixels` rows of c:
+     * added to sums[c] and squares[c], which are doubles.
+     */
+    void (*moments)(double *sums, double *squares, const void *src, const float *pivot,
+                    enum dtype dtype, size_t pixels, size_t c);
+    /* dst = affine(src), `pixels` rows of c. */
+    void (*affine)(void *dst, const void *src, const struct affine *affine, enum dtype dtype,
+                   size_t pixels, size_t c);
+    /* Layer normalisation of one row. */
+    void (*layer_norm)(void *dst, const void *src, const float *gamma, const float *beta, float eps,
+                       enum dtype dtype, size_t c);
+    /* dst = softmax(scores scale + mask); scores are overwritten; mask may be NULL. */
+    void (*softmax)(void *dst, float *scores, const float *mask, float scale, enum dtype dtype,
+                    size_t count);
+    /* dst = the mean of rows a and b of 2 pixels of c channels each. */
+    void (*mean_of_4)(void *dst, const void *a, const void *b, enum dtype dtype, size_t c);
+};
+
+const struct kernels *kernels(void);
+extern const struct kernels kernels_generic;
+#if defined(__x86_64__)
+extern const struct kernels kernels_avx2, kernels_avx512;
+#endif
+
+#endif

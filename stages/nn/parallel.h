@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * How our own ops use threads: over fixed parts of the work, whose size follows from shapes and
+ * never from the number of threads; each part writes its own output, or its own partial sums.
+ */
+#ifndef UNCLIP_STAGES_NN_PARALLEL_H
+#define UNCLIP_STAGES_NN_PARALLEL_H
+
+#include <stdint.h>
+
+#define PART_ELEMENTS 16384 /* about what fits a core's first cache */
+
+/* Parts that `rows` rows of `row` elements are cut into, and the rows of one part. */
+static inline int64_t part_rows(int64_t row)
+{
+    int64_t rows = PART_ELEMENTS / (row > 0 ? row : 1);
+    return rows > 0 ? rows : 1;
+}
+
+static inline int64_t part_count(int64_t rows, int64_t rows_of_part)
+{
+    return (rows + rows_of_part - 1) / rows_of_part;
+}
+
+static inline int64_t part_size(int64_t rows, int64_t rows_of_part, int64_t part)
+{
+    int64_t left = rows - part * rows_of_part;
+    return left < rows_of_part ? left : rows_of_part;
+}
+
+#endif

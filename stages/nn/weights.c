@@ -1,0 +1,145 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A network's weights file, and which of its tensors have been used (weights.h). */
+#include "stages/nn/weights.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct weights {
+    struct safetensors *file;
+    char *path;
+    bool *used; /* for each tensor of the file */
+};
+
+int weights_open(struct weights **out, const char *path, struct err *err)
+{
+    struct safetensors *file;
+    int rc = safetensors_open(&file, path, err);
+    if (rc)
+        return rc;
+    struct weights *weights = xcalloc(1, sizeof(*weights));
+    weights->file = file;
+    weights->path = xstrdup(path);
+    weights->used = xcalloc(safetensors_count(file) + 1, sizeof(*weights->used));
+    *out = weights;
+    return 0;
+}
+
+void weights_close(struct weights *weights)
+{
+    if (!weights)
+        return;
+    safetensors_free(weights->file);
+    free(weights->path);
+    free(weights->used);
+    free(weights);
+}
+
+bool weights_have(const struct weights *weights, const char *name)
+{
+    return safetensors_find(weights->file, name) != NULL;
+}
+
+static bool is_float(enum dtype dtype)
+{
+    return dtype == DTYPE_F32 || dtype == DTYPE_F16 || dtype == DTYPE_BF16 || dtype == DTYPE_F64;
+}
+
+static bool shape_fits(const struct safetensors_entry *entry, int rank, const int64_t *dim)
+{
+    if (entry->rank != rank)
+        return false;
+    for (int i = 0; i < rank; i++) {
+        if (dim[i] != -1 && dim[i] != entry->dim[i])
+            return false;
+    }
+    return true;
+}
+
+#define SHAPE_SIZE 160
+/* "[320, 4, any]" */
+static const char *print_shape(int rank, const int64_t *dim, char out[SHAPE_SIZE])
+{
+    size_t place = (size_t)snprintf(out, SHAPE_SIZE, "[");
+    for (int i = 0; i < rank && place < SHAPE_SIZE; i++) {
+        const char *comma = i ? ", " : "";
+        size_t left = SHAPE_SIZE - place;
+        if (dim[i] == -1)
+            place += (size_t)snprintf(out + place, left, "%sany", comma);
+        else
+            place += (size_t)snprintf(out + place, left, "%s%lld", comma, (long long)dim[i]);
+    }
+    if (place < SHAPE_SIZE)
+        snprintf(out + place, SHAPE_SIZE - place, "]");
+    return out;
+}
+
+static int shape_error(const struct weights *weights, const struct safetensors_entry *entry,
+                       int rank, const int64_t *dim, struct err *err)
+{
+    char found[SHAPE_SIZE], expected[SHAPE_SIZE];
+    return err_set(err, ERR_INVALID_MODEL, "'%s': tensor '%s' has shape %s, not %s", weights->path,
+                   entry->name, print_shape(entry->rank, entry->dim, found),
+                   print_shape(rank, dim, expected));
+}
+
+int weights_take(struct weights *weights, const char *name, int rank, const int64_t *dim,
+                 const struct safetensors_entry **entry, struct err *err)
+{
+    const struct safetensors_entry *found = safetensors_find(weights->file, name);
+    char expected[SHAPE_SIZE];
+    if (!found)
+        return err_set(err, ERR_INVALID_MODEL, "'%s' has no tensor '%s' (shape %s is needed)",
+                       weights->path, name, print_shape(rank, dim, expected));
+    if (!shape_fits(found, rank, dim))
+        return shape_error(weights, found, rank, dim, err);
+    if (!is_float(found->dtype))
+        return err_set(err, ERR_INVALID_MODEL, "'%s': tensor '%s' is %s, not a float",
+                       weights->path, name, dtype_name(found->dtype));
+    bool *used = &weights->used[found - safetensors_at(weights->file, 0)];
+    if (*used)
+        return err_set(err, ERR_INVALID_MODEL, "'%s': tensor '%s' is used twice", weights->path,
+                       name);
+    *used = true;
+    *entry = found;
+    return 0;
+}
+
+int weights_take_f32(struct weights *weights, const char *name, int rank, const int64_t *dim,
+                     float *out, struct err *err)
+{
+    const struct safetensors_entry *entry;
+    int rc = weights_take(weights, name, rank, dim, &entry, err);
+    if (rc)
+        return rc;
+    convert_to_f32(out, entry->data, entry->dtype, entry->bytes / dtype_size(entry->dtype));
+    return 0;
+}
+
+static bool ends_with(const char *text, const char *suffix)
+{
+    size_t size = strlen(text), suffix_size = strlen(suffix);
+    return size >= suffix_size && strcmp(text + size - suffix_size, suffix) == 0;
+}
+
+void weights_ignore_suffix(struct weights *weights, const char *suffix)
+{
+    for (size_t i = 0; i < safetensors_count(weights->file); i++) {
+        const struct safetensors_entry *entry = safetensors_at(weights->file, i);
+        if (!is_float(entry->dtype) && ends_with(entry->name, suffix))
+            weights->used[i] = true;
+    }
+}
+
+int weights_finish(struct weights *weights, struct err *err)
+{
+    for (size_t i = 0; i < safetensors_count(weights->file); i++) {
+        const struct safetensors_entry *entry = safetensors_at(weights->file, i);
+        char shape[SHAPE_SIZE];
+        if (!weights->used[i])
+            return err_set(err, ERR_INVALID_MODEL, "'%s': tensor '%s' of shape %s is not used",
+                           weights->path, entry->name, print_shape(entry->rank, entry->dim, shape));
+    }
+    return 0;
+}

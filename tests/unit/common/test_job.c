@@ -1,0 +1,306 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Job records: ids, refusals, planning, and the way back to JSON. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/job.h"
+#include "common/json.h"
+
+#define HEART  "{\"version\":1,\"type\":\"text-to-image\",\"prompt\":\"a red heart\""
+#define CANCEL "{\"version\":1,\"type\":\"cancel\""
+
+static int parse_sized(struct job *job, const char *key, const void *value, size_t size,
+                       struct err *err)
+{
+    memset(err, 0, sizeof *err);
+    return job_parse(job, key, key ? strlen(key) : 0, value, size, "unclip.jobs", 3, 17, err);
+}
+
+static int parse(struct job *job, const char *key, const char *value, struct err *err)
+{
+    return parse_sized(job, key, value, strlen(value), err);
+}
+
+static const struct model_card emoji = {
+    .name = "emoji",
+    .decoder_size = 64,
+    .upsampler_1_size = 256,
+    .has_upsampler_2 = true,
+    .upsampler_2_size = 1024,
+    .steps = {0, 25, 30, 7, 4},
+    .guidance = {0, 2, 2.5, 0, 0},
+};
+
+static void smallest_job(void **state)
+{
+    (void)state;
+    struct job job;
+    struct err err;
+    assert_int_equal(parse(&job, "my-heart", HEART "}", &err), 0);
+    assert_int_equal(job.type, JOB_TEXT_TO_IMAGE);
+    assert_string_equal(job.id, "my-heart");
+    assert_string_equal(job.prompt, "a red heart");
+    assert_string_equal(job.negative_prompt, "");
+    assert_string_equal(job.client, "");
+    assert_string_equal(job.model, "");
+    assert_int_equal(job.n, 1);
+    assert_int_equal(job.seed, -1);
+    assert_int_equal(job.task_class, CLASS_INTERACTIVE);
+    assert_null(job.metadata);
+    job_release(&job);
+}
+
+static void full_job(void **state)
+{
+    (void)state;
+    struct job job;
+    struct err err;
+    json_t *example;
+    assert_int_equal(jsonx_read_file(&example,
+                                     SOURCE_DIR "/schemas/examples/job-text-to-image.json", 10000,
+                                     &err),
+                     0);
+    char *text = json_dumps(example, 0);
+    assert_int_equal(parse(&job, NULL, text, &err), 0);
+    assert_string_equal(job.id, "my-heart");
+    assert_string_equal(job.negative_prompt, "green");
+    assert_string_equal(job.model, "emoji");
+    assert_string_equal(job.client, "docs");
+    assert_int_equal(job.n, 4);
+    assert_int_equal(job.size, 256);
+    assert_int_equal(job.seed, 42);
+    assert_int_equal(job.task_class, CLASS_BULK);
+    assert_int_equal(json_object_size(job.metadata), 2);
+    assert_int_equal(job_plan(&job, &emoji, &err), 0);
+    json_t *written = job_to_json(&job);
+    json_object_set_new(json_object_get(example, "guidance"), "prior", json_real(2));
+    assert_true(json_equal(written, example));
+    json_decref(written);
+    job_release(&job);
+    free(text);
+    json_decref(example);
+}
+
+/* The id, and the error if any, of each combination of key and field. */
+static void ids(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *key, *value, *id, *text;
+    } cases[] = {
+        {"a", HEART "}", "a", NULL},
+        {NULL, HEART ",\"id\":\"b\"}", "b", NULL},
+        {"", HEART ",\"id\":\"b\"}", "b", NULL},
+        {"b", HEART ",\"id\":\"b\"}", "b", NULL},
+        {NULL, HEART "}", "unclip.jobs-3-17", NULL},
+        {"a", CANCEL "}", "a", NULL},
+        {NULL, CANCEL ",\"id\":\"b\"}", "b", NULL},
+        {"a", HEART ",\"id\":\"b\"}", "a", "the record's key is 'a', but its field 'id' is 'b'"},
+        {NULL, CANCEL "}", "", "a cancellation needs its job's id, as the record's key or in 'id'"},
+        {"a b", HEART "}", "",
+         "the record's key 'a b' is not a job id: 1 to 128 of A-Z a-z 0-9 . _ -, the first a "
+         "letter or digit"},
+        {"\xff", HEART "}", "",
+         "the record's key '?' is not a job id: 1 to 128 of A-Z a-z 0-9 . _ -, the first a letter "
+         "or digit"},
+        {"a", HEART ",\"n\":65}", "a", "'/n' is 65, at most 64 is allowed"},
+        {NULL, HEART ",\"n\":65,\"id\":\"b\"}", "b", "'/n' is 65, at most 64 is allowed"},
+        {NULL, HEART ",\"n\":65}", "unclip.jobs-3-17", "'/n' is 65, at most 64 is allowed"},
+        {NULL, HEART ",\"id\":5}", "", "'/id' must be a string, not 5"},
+        {NULL, HEART ",\"id\":\"../x\"}", "",
+         "'/id' is '../x', it must be 1 to 128 of A-Z a-z 0-9 . _ -, the first a letter or digit"},
+        {NULL, "{\"version\":1,\"type\":\"text-to-video\",\"id\":\"b\"}", "b",
+         "'/type' is 'text-to-video', it must be 'text-to-image' or 'cancel'"},
+        {NULL, "[]", "unclip.jobs-3-17", "the record must be an object, not an array"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct job job;
+        struct err err;
+        int result = parse(&job, cases[i].key, cases[i].value, &err);
+        assert_int_equal(result, cases[i].text ? -ERR_INVALID_JOB : 0);
+        assert_string_equal(job.id, cases[i].id);
+        assert_string_equal(err.text, cases[i].text ? cases[i].text : "");
+        if (result == 0)
+            job_release(&job);
+    }
+}
+
+static void broken_records_keep_the_key(void **state)
+{
+    (void)state;
+    struct job job;
+    struct err err;
+    assert_int_equal(parse(&job, "a", "hello", &err), -ERR_INVALID_JSON);
+    assert_string_equal(job.id, "a");
+    assert_int_equal(parse(&job, NULL, "hello", &err), -ERR_INVALID_JSON);
+    assert_string_equal(job.id, "");
+    assert_int_equal(parse(&job, "a", "", &err), -ERR_INVALID_JSON);
+    assert_string_equal(err.text, "the record is empty");
+    assert_int_equal(parse_sized(&job, "a", NULL, 0, &err), -ERR_INVALID_JSON);
+    assert_string_equal(job.id, "a");
+    char *megabyte = xmalloc(1 << 20);
+    memset(megabyte, 'a', 1 << 20);
+    memcpy(megabyte, HEART, strlen(HEART));
+    assert_int_equal(parse_sized(&job, "a", megabyte, 1 << 20, &err), -ERR_TOO_LARGE);
+    assert_string_equal(job.id, "a");
+    free(megabyte);
+    assert_int_equal(
+        job_parse(&job, "a\0b", 3, HEART "}", strlen(HEART "}"), "unclip.jobs", 0, 0, &err),
+        -ERR_INVALID_JOB);
+    assert_string_equal(job.id, "");
+}
+
+static void seeds_have_room_for_all_pictures(void **state)
+{
+    (void)state;
+    struct job job;
+    struct err err;
+    assert_int_equal(parse(&job, "a", HEART ",\"n\":64,\"seed\":9007199254740927}", &err), 0);
+    assert_int_equal(job.seed + job.n, JOB_SEED_MAX);
+    job_release(&job);
+    assert_int_equal(parse(&job, "a", HEART ",\"n\":64,\"seed\":9007199254740928}", &err),
+                     -ERR_INVALID_JOB);
+    assert_string_equal(err.text, "'/seed' is 9007199254740928, for 64 pictures at most "
+                                  "9007199254740927 is allowed");
+}
+
+static void metadata_has_a_limit(void **state)
+{
+    (void)state;
+    for (int over = 0; over < 2; over++) {
+        struct job job;
+        struct err err;
+        int length = JOB_METADATA_MAX - (int)strlen("{\"x\":\"\"}") + over;
+        char *filler = xmalloc((size_t)length + 1);
+        memset(filler, 'x', (size_t)length);
+        filler[length] = '\0';
+        char *value = xasprintf(HEART ", \"metadata\": { \"x\": \"%s\" } }", filler);
+        assert_int_equal(parse(&job, "a", value, &err), over ? -ERR_INVALID_JOB : 0);
+        if (over)
+            assert_string_equal(
+                err.text, "'/metadata' has 4097 bytes as compact JSON, at most 4096 are allowed");
+        job_release(&job);
+        free(value);
+        free(filler);
+    }
+}
+
+static void plan_by_size(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *size;
+        int hops, pixels;
+    } cases[] = {{"", 5, 1024},
+                 {",\"size\":1024", 5, 1024},
+                 {",\"size\":256", 4, 256},
+                 {",\"size\":64", 3, 64}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct job job;
+        struct err err;
+        char *value = xasprintf(HEART "%s}", cases[i].size);
+        assert_int_equal(parse(&job, "a", value, &err), 0);
+        assert_int_equal(job_plan(&job, &emoji, &err), 0);
+        assert_int_equal(job.hops, cases[i].hops);
+        assert_int_equal(job.size, cases[i].pixels);
+        assert_string_equal(job.model, "emoji");
+        for (int hop = 0; hop < job.hops; hop++) {
+            assert_int_equal(job.route[hop].stage, hop);
+            assert_int_equal(job.route[hop].steps, emoji.steps[hop]);
+            assert_true(job.route[hop].guidance == emoji.guidance[hop]);
+        }
+        job_release(&job);
+        free(value);
+    }
+    struct job job;
+    struct err err;
+    assert_int_equal(parse(&job, "a", HEART ",\"size\":100}", &err), 0);
+    assert_int_equal(job_plan(&job, &emoji, &err), -ERR_INVALID_JOB);
+    assert_string_equal(err.text, "'/size' is 100, the model 'emoji' makes 64, 256 or 1024");
+    job_release(&job);
+}
+
+static void plan_takes_what_the_record_asks_for(void **state)
+{
+    (void)state;
+    struct job job;
+    struct err err;
+    assert_int_equal(parse(&job, "a",
+                           HEART ",\"size\":64,\"steps\":{\"decoder\":50,\"upsampler-2\":9},"
+                                 "\"guidance\":{\"prior\":0}}",
+                           &err),
+                     0);
+    assert_int_equal(job_plan(&job, &emoji, &err), 0);
+    assert_int_equal(job.route[STAGE_PRIOR].steps, 25);
+    assert_true(job.route[STAGE_PRIOR].guidance == 0);
+    assert_int_equal(job.route[STAGE_DECODER].steps, 50);
+    json_t *record = job_to_json(&job);
+    assert_int_equal(json_object_size(json_object_get(record, "steps")), 2);
+    json_decref(record);
+    job_release(&job);
+    struct model_card lanczos = emoji;
+    lanczos.has_upsampler_2 = false;
+    lanczos.steps[STAGE_UPSAMPLER_2] = 0;
+    assert_int_equal(parse(&job, "a", HEART ",\"steps\":{\"upsampler-2\":9}}", &err), 0);
+    assert_int_equal(job_plan(&job, &lanczos, &err), 0);
+    assert_int_equal(job.route[STAGE_UPSAMPLER_2].steps, 0);
+    job_release(&job);
+}
+
+/* Before and after planning, what is written reads back to the same. */
+static void json_round_trip(void **state)
+{
+    (void)state;
+    static const char *const values[] = {
+        HEART "}",
+        HEART ",\"seed\":0,\"guidance\":{\"decoder\":0.1}}",
+        CANCEL "}",
+        HEART ",\"n\":3,\"class\":\"bulk\",\"metadata\":{\"a\":[1,{}]},\"client\":\"caf\\u00e9\"}",
+    };
+    for (size_t i = 0; i < sizeof values / sizeof *values; i++)
+        for (int planned = 0; planned < 2; planned++) {
+            struct job job, again;
+            struct err err;
+            assert_int_equal(parse(&job, "a", values[i], &err), 0);
+            if (planned && job.type == JOB_TEXT_TO_IMAGE)
+                assert_int_equal(job_plan(&job, &emoji, &err), 0);
+            json_t *record = job_to_json(&job);
+            char *text = json_dumps(record, 0);
+            assert_int_equal(parse(&again, NULL, text, &err), 0);
+            if (planned && job.type == JOB_TEXT_TO_IMAGE) {
+                assert_int_equal(job_plan(&again, &emoji, &err), 0);
+                assert_int_equal(again.hops, job.hops);
+                assert_memory_equal(again.route, job.route, sizeof *job.route * (size_t)job.hops);
+            }
+            json_t *second = job_to_json(&again);
+            assert_true(json_equal(record, second));
+            json_decref(record);
+            json_decref(second);
+            free(text);
+            job_release(&job);
+            job_release(&again);
+        }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(smallest_job),
+        cmocka_unit_test(full_job),
+        cmocka_unit_test(ids),
+        cmocka_unit_test(broken_records_keep_the_key),
+        cmocka_unit_test(seeds_have_room_for_all_pictures),
+        cmocka_unit_test(metadata_has_a_limit),
+        cmocka_unit_test(plan_by_size),
+        cmocka_unit_test(plan_takes_what_the_record_asks_for),
+        cmocka_unit_test(json_round_trip),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

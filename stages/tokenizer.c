@@ -4,11 +4,11 @@
  * through these steps, each over the pieces that the one before left:
  *
  *   1. added tokens that match the raw text ("<|endoftext|>" written in it)
- *   2. the normal form (unicode.h)
+ *   2. the normal form (tokenizer_unicode.h)
  *   3. added tokens that match the normal form: older files declare them so, and then
  *      "<|ENDOFTEXT|>" matches too
  *   4. CLIP's pattern, which finds the words
- *   5. byte-level BPE of each word (bpe.h)
+ *   5. byte-level BPE of each word (tokenizer_bpe.h)
  */
 #include "stages/tokenizer.h"
 
@@ -20,8 +20,8 @@
 #include <unistd.h>
 
 #include "common/json.h"
-#include "stages/bpe.h"
-#include "stages/unicode.h"
+#include "stages/tokenizer_bpe.h"
+#include "stages/tokenizer_unicode.h"
 
 #define LENGTH_MAX  4096 /* tokens, model_max_length */
 #define ADDED_MAX   256  /* added tokens */

@@ -4,7 +4,7 @@
  * that has a merge waits in a heap, lowest rank first and then leftmost. A merge that was made
  * impossible meanwhile is noticed when its turn comes.
  */
-#include "stages/bpe.h"
+#include "stages/tokenizer_bpe.h"
 
 #include <errno.h>
 #include <fcntl.h>

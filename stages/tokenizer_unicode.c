@@ -4,7 +4,7 @@
  * canonical order between them is sorted here, because utf8proc's takes quadratic time over a long
  * run of combining marks.
  */
-#include "stages/unicode.h"
+#include "stages/tokenizer_unicode.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -4,8 +4,8 @@
  * are those of the tokenizers library's NFC, Replace("\s+", " ") and Lowercase in a row. Everything
  * here takes time linear in the text, whatever the text.
  */
-#ifndef UNCLIP_STAGES_UNICODE_H
-#define UNCLIP_STAGES_UNICODE_H
+#ifndef UNCLIP_STAGES_TOKENIZER_UNICODE_H
+#define UNCLIP_STAGES_TOKENIZER_UNICODE_H
 
 #include <stdbool.h>
 #include <stddef.h>

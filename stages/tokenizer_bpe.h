@@ -5,8 +5,8 @@
  * and the last one of a word carries "</w>". Source: the BPE model of the tokenizers library, and
  * CLIPTokenizer for how merges.txt is read (its first line and all past 48,894 merges are ignored).
  */
-#ifndef UNCLIP_STAGES_BPE_H
-#define UNCLIP_STAGES_BPE_H
+#ifndef UNCLIP_STAGES_TOKENIZER_BPE_H
+#define UNCLIP_STAGES_TOKENIZER_BPE_H
 
 #include <jansson.h>
 #include <stddef.h>

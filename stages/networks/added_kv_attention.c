@@ -74,7 +74,7 @@ struct tensor added_kv_attention_forward(struct nn *nn, struct added_kv_attentio
     struct linear_fuse none = {0};
     size_t scope = nn_enter(nn);
     int64_t n = x.dim[0], pixels = x.dim[1] * x.dim[2], channels = x.dim[3];
-    struct tensor residual = ROWS_RESHAPE(x, n, pixels, channels);
+    struct tensor residual = TENSOR_RESHAPE(x, n, pixels, channels);
 
     struct tensor h = nn_group_norm(nn, &attention->group_norm, residual, (struct norm_fuse){0});
     struct tensor q = nn_linear(nn, &attention->to_q, h, none);          /* [n, pixels, c] */
@@ -93,5 +93,5 @@ struct tensor added_kv_attention_forward(struct nn *nn, struct added_kv_attentio
                                     .mask = key_bias(nn, bias, pixels),
                                 })); /* [n, pixels, c] */
     h = nn_linear(nn, &attention->to_out, h, (struct linear_fuse){.residual = residual});
-    return nn_leave(nn, scope, ROWS_RESHAPE(h, x.dim[0], x.dim[1], x.dim[2], x.dim[3]));
+    return nn_leave(nn, scope, TENSOR_RESHAPE(h, x.dim[0], x.dim[1], x.dim[2], x.dim[3]));
 }

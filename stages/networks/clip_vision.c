@@ -127,7 +127,7 @@ struct tensor clip_vision_forward(struct nn *nn, struct clip_vision *clip, struc
     int64_t patches = clip->position_embedding.rows - 1;
 
     struct tensor h = nn_conv2d(nn, &clip->patch_embedding, pixels, (struct conv_fuse){0});
-    h = ROWS_RESHAPE(h, n, patches, width);
+    h = TENSOR_RESHAPE(h, n, patches, width);
     nn_advance(nn, &h, nn_concat_rows(nn, nn_repeat(nn, &clip->class_embedding, n, 1), h));
     nn_advance(nn, &h, nn_add(nn, h, nn_repeat(nn, &clip->position_embedding, n, 1 + patches)));
     nn_advance(nn, &h, nn_layer_norm(nn, &clip->pre_layrnorm, h)); /* [n, 1 + patches, W] */

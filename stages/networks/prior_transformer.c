@@ -125,7 +125,7 @@ static int load_weights(struct prior_transformer *prior, struct nn *nn, struct w
     prior->time_embedding = (struct timestep_embedding){
         .act = config->time_embed_act, .flip_sin_to_cos = true, .freq_shift = 0};
     int rc;
-    if ((rc = timestep_embedding_load(&prior->time_embedding, nn, weights, inner,
+    if ((rc = timestep_embedding_load(&prior->time_embedding, nn, weights, "time_embedding", inner,
                                       config->time_embed_dim, inner, err)) ||
         (rc = linear_load(&prior->proj_in, nn, weights, "proj_in", config->embedding_dim, inner,
                           true, err)) ||
@@ -182,16 +182,17 @@ void prior_transformer_release(struct prior_transformer *prior)
     memset(prior, 0, sizeof *prior);
 }
 
-/* [n, s, s]: the causal mask plus the text's padding. Nothing is padded behind the text. */
+/* [n, s, s]: the causal mask plus the text's padding. Nothing is padded behind the text. Without a
+   padding mask there is no causal one either, as in the reference. */
 static struct tensor attention_mask(struct nn *nn, struct tensor text_bias, int64_t n, int64_t s)
 {
+    if (tensor_empty(text_bias))
+        return text_bias;
     struct tensor mask = NN_NEW(nn, DTYPE_F32, n, s, s);
-    if (tensor_empty(mask))
-        return mask;
     const float *bias = text_bias.data;
-    int64_t l = bias ? text_bias.dim[1] : 0;
+    int64_t l = text_bias.dim[1];
     float *out = mask.data;
-    for (int64_t i = 0; i < n; i++)
+    for (int64_t i = 0; i < n && out; i++)
         for (int64_t q = 0; q < s; q++)
             for (int64_t k = 0; k < s; k++)
                 *out++ = (k > q ? NETWORKS_MASKED : 0) + (k < l ? bias[i * l + k] : 0);
@@ -201,7 +202,7 @@ static struct tensor attention_mask(struct nn *nn, struct tensor text_bias, int6
 /* [n, c] as a sequence of one: [n, 1, c]. */
 static struct tensor token(struct tensor x)
 {
-    return ROWS_RESHAPE(x, x.dim[0], 1, x.dim[1]);
+    return TENSOR_RESHAPE(x, x.dim[0], 1, x.dim[1]);
 }
 
 /* The sequence that the header describes, with positions added: [n, s, inner]. */

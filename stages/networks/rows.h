@@ -36,10 +36,6 @@ struct tensor nn_pick_rows(struct nn *nn, struct tensor x, const int64_t *index)
 void tensor_put(struct tensor tensor, int64_t at, const float *values, int64_t count);
 void tensor_get(struct tensor tensor, int64_t at, float *values, int64_t count);
 
-/* TENSOR_RESHAPE() that lets the empty tensor of a failed context through. */
-#define ROWS_RESHAPE(tensor, ...)                                                                  \
-    (tensor_empty(tensor) ? (tensor) : TENSOR_RESHAPE((tensor), __VA_ARGS__))
-
 /* Gives *tensor back and puts `next` in its place: one step along a forward pass. */
 void nn_advance(struct nn *nn, struct tensor *tensor, struct tensor next);
 

@@ -2,17 +2,18 @@
 /* TimestepEmbedding; see timestep_embedding.h. */
 #include "stages/networks/timestep_embedding.h"
 
+#include "stages/networks/netconfig.h"
 #include "stages/networks/rows.h"
 
 int timestep_embedding_load(struct timestep_embedding *embedding, struct nn *nn,
-                            struct weights *weights, int64_t channels, int64_t hidden, int64_t out,
-                            struct err *err)
+                            struct weights *weights, const char *prefix, int64_t channels,
+                            int64_t hidden, int64_t out, struct err *err)
 {
-    int rc = linear_load(&embedding->linear_1, nn, weights, "time_embedding.linear_1", channels,
+    int rc = linear_load(&embedding->linear_1, nn, weights, NAME("%s.linear_1", prefix), channels,
                          hidden, true, err);
     if (rc)
         return rc;
-    return linear_load(&embedding->linear_2, nn, weights, "time_embedding.linear_2", hidden, out,
+    return linear_load(&embedding->linear_2, nn, weights, NAME("%s.linear_2", prefix), hidden, out,
                        true, err);
 }
 
@@ -22,6 +23,14 @@ void timestep_embedding_release(struct timestep_embedding *embedding)
     linear_release(&embedding->linear_2);
 }
 
+struct tensor timestep_embedding_mlp(struct nn *nn, struct timestep_embedding *embedding,
+                                     struct tensor x)
+{
+    size_t scope = nn_enter(nn);
+    x = nn_linear(nn, &embedding->linear_1, x, (struct linear_fuse){.act = embedding->act});
+    return nn_leave(nn, scope, nn_linear(nn, &embedding->linear_2, x, (struct linear_fuse){0}));
+}
+
 struct tensor timestep_embedding_forward(struct nn *nn, struct timestep_embedding *embedding,
                                          float timestep, int64_t n)
 {
@@ -29,10 +38,9 @@ struct tensor timestep_embedding_forward(struct nn *nn, struct timestep_embeddin
     /* one row, repeated: every sample has the same timestep */
     struct tensor t = nn_timestep_embedding(nn, &timestep, 1, embedding->linear_1.ic,
                                             embedding->flip_sin_to_cos, embedding->freq_shift);
-    t = nn_linear(nn, &embedding->linear_1, t, (struct linear_fuse){.act = embedding->act});
-    t = nn_linear(nn, &embedding->linear_2, t, (struct linear_fuse){0});
+    t = timestep_embedding_mlp(nn, embedding, t);
     struct embedding row = {
         .rows = 1, .channels = embedding->linear_2.oc, .dtype = nn_dtype(nn), .data = t.data};
     struct tensor rows = tensor_empty(t) ? t : nn_repeat(nn, &row, n, 1);
-    return nn_leave(nn, scope, ROWS_RESHAPE(rows, n, row.channels));
+    return nn_leave(nn, scope, TENSOR_RESHAPE(rows, n, row.channels));
 }

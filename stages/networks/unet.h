@@ -1,26 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The U-Net of decoder and upsamplers: diffusers' UNet2DConditionModel and UNet2DModel
- * (models/unets/) with ResnetDownsampleBlock2D, SimpleCrossAttnDownBlock2D, UNetMidBlock2D,
- * UNetMidBlock2DSimpleCrossAttn, ResnetUpsampleBlock2D and SimpleCrossAttnUpBlock2D.
+ * (models/unets/), made of the blocks of unet_block.h.
  */
 #ifndef UNCLIP_STAGES_NETWORKS_UNET_H
 #define UNCLIP_STAGES_NETWORKS_UNET_H
 
-#include "stages/networks/added_kv_attention.h"
-#include "stages/networks/resnet_block.h"
 #include "stages/networks/timestep_embedding.h"
-#include "stages/networks/unet_config.h"
-
-/* One level of the way down or up, or the middle. */
-struct unet_block {
-    int layers;
-    struct resnet_block *resnets;          /* [layers] */
-    int attention_layers;                  /* 0 where the kind of block has none */
-    struct added_kv_attention *attentions; /* [attention_layers] */
-    struct resnet_block sampler;           /* downsamplers.0 or upsamplers.0 */
-    bool has_sampler;
-};
+#include "stages/networks/unet_block.h"
 
 struct unet {
     struct unet_config config;
@@ -41,11 +28,6 @@ void unet_release(struct unet *unet);
 /* Whether pictures of this size fit the network: every level halves them evenly. */
 bool unet_size_fits(const struct unet *unet, int64_t size);
 
-struct unet_condition {
-    struct tensor context;      /* [n, l, cross_attention_dim] */
-    struct tensor context_bias; /* f32 [n, l], added to the scores; or empty */
-    struct tensor class_embed;  /* [n, time_embed_dim]; not looked at without class_embedding */
-};
 /* sample [n, h, w, in_channels] → [n, h, w, out_channels]. A U-Net without attention and class
    embedding takes a zeroed condition. */
 struct tensor unet_forward(struct nn *nn, struct unet *unet, struct tensor sample, float timestep,

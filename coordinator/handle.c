@@ -1,0 +1,327 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Records in, changes out. The states and who makes each transition: ledger.c's opening comment.
+ *
+ * Every record of unclip.jobs ends in exactly one of: accepted (tasks), refused (dead letter, and a
+ * result unless the id belongs to another job), ignored (a repetition), a cancellation, or a dead
+ * letter. Every event either changes its picture or is ignored as late or repeated: an event counts
+ * once, because it names the hop that it finished and a picture's hops only rise.
+ */
+#include "coordinator/handle.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/dead_letter.h"
+#include "common/log.h"
+#include "common/safetensors.h"
+#include "common/utf8.h"
+#include "coordinator/records.h"
+
+#define CREATED_PAST_MS (7 * 86400000LL) /* older producers' clocks are not believed */
+
+/* One record being handled. */
+struct turn {
+    struct handler *handler;
+    struct ledger *ledger;
+    const struct kafka_record *record;
+    int home;
+    int64_t now_ms;
+    struct outbox *outbox;
+};
+
+static void dead_letter(struct turn *turn, const char *job, const struct err *err)
+{
+    struct dead_letter letter = {
+        .at_ms = turn->now_ms,
+        .err = err,
+        .record = turn->record,
+        .worker = turn->handler->name,
+        .job = job && *job ? job : NULL,
+        .with_value = true,
+    };
+    char *text = dead_letter_json(&letter);
+    log_warn("refused %s/%d@%lld: %s: %s", turn->record->topic, turn->record->partition,
+             (long long)turn->record->offset, err_name(err->code), err->text);
+    outbox_add(turn->outbox, topic_name(TOPIC_DEAD_LETTER), KAFKA_ANY_PARTITION, turn->record->key,
+               turn->record->key_size, text, strlen(text), NULL, NULL);
+}
+
+/* When the job's record was produced, unless that clock is plainly wrong. */
+static int64_t created_at(const struct turn *turn)
+{
+    int64_t at = turn->record->timestamp_ms;
+    return at > turn->now_ms - CREATED_PAST_MS && at <= turn->now_ms ? at : turn->now_ms;
+}
+
+static bool id_taken(const struct turn *turn, const char *id, uint64_t *digest)
+{
+    const struct live_job *live = ledger_find(turn->ledger, turn->home, id);
+    if (live)
+        *digest = live->digest;
+    return live || ledger_remembers(turn->ledger, turn->home, id, digest);
+}
+
+/* --- jobs --- */
+
+static void add_task(struct turn *turn, const struct live_job *live, int image)
+{
+    struct task task;
+    struct err err;
+    void *value = NULL;
+    size_t size = 0;
+    char key[JOB_ID_MAX + 16];
+    const struct job *job = &live->job;
+
+    task_from_job(&task, job, image, live->home, live->created_at_ms, turn->now_ms);
+    if (safetensors_encode(NULL, 0, NULL, 0, &value, &size, &err) < 0)
+        BUG("no memory for an empty record");
+    snprintf(key, sizeof key, "%s/%d", job->id, image);
+    outbox_add(turn->outbox, topic_tasks(job->route[0].stage, job->task_class), KAFKA_ANY_PARTITION,
+               key, strlen(key), value, size, "task", task_to_json(&task));
+    task_release(&task);
+}
+
+static void job_accept(struct turn *turn, struct job *job, uint64_t digest)
+{
+    struct live_job *live =
+        ledger_add(turn->ledger, turn->home, job, true, digest, created_at(turn));
+
+    live_job_start(live);
+    for (int i = 0; i < live->job.n; i++)
+        add_task(turn, live, i);
+    job_set_state(turn->ledger, live, JOB_QUEUED, turn->now_ms, "its tasks are written");
+    ledger_touch(turn->ledger, live, turn->outbox, turn->now_ms);
+}
+
+/* `readable`: the job could be parsed and is shown whole. Its id, if any, is free. */
+static void job_refuse(struct turn *turn, struct job *job, bool readable, uint64_t digest,
+                       const struct err *err)
+{
+    dead_letter(turn, job->id, err);
+    if (!*job->id)
+        return;
+    struct live_job *live =
+        ledger_add(turn->ledger, turn->home, job, readable, digest, created_at(turn));
+    char *message = utf8_clean(err->text, strlen(err->text));
+    live_job_error(live, err_name(err->code), message);
+    free(message);
+    job_set_state(turn->ledger, live, JOB_FAILED, turn->now_ms, "it is not valid");
+    ledger_touch(turn->ledger, live, turn->outbox, turn->now_ms);
+}
+
+/* Its id is taken: by the same job, which is ignored, or by another one, which stays as it is. */
+static void job_again(struct turn *turn, const struct job *job, bool same)
+{
+    struct err err;
+
+    if (same) {
+        log_info("job %s: sent again, ignored", job->id);
+        return;
+    }
+    err_set(&err, ERR_CONFLICT, "the id '%s' is taken by a job with another body", job->id);
+    dead_letter(turn, job->id, &err);
+}
+
+static void job_cancel(struct turn *turn, const char *id)
+{
+    struct live_job *live = ledger_find(turn->ledger, turn->home, id);
+    struct err err;
+
+    if (!live && ledger_remembers(turn->ledger, turn->home, id, NULL)) {
+        log_info("job %s: has ended, not cancelled", id);
+        return;
+    }
+    if (!live) {
+        err_set(&err, ERR_NOT_FOUND, "no job '%s' to cancel on this partition", id);
+        dead_letter(turn, id, &err);
+        return;
+    }
+    for (int i = 0; i < live->job.n; i++)
+        if (live->pictures[i].state == PICTURE_PENDING)
+            live->pictures[i].state = PICTURE_DROPPED;
+    live_job_error(live, err_name(ERR_CANCELLED), "the job was cancelled");
+    job_set_state(turn->ledger, live, JOB_CANCELLED, turn->now_ms, "a cancellation came");
+    ledger_touch(turn->ledger, live, turn->outbox, turn->now_ms);
+}
+
+static void new_job(struct turn *turn, struct job *job, uint64_t digest)
+{
+    struct err err;
+
+    if (planner_complete(turn->handler->planner, job, &err) < 0)
+        job_refuse(turn, job, true, digest, &err);
+    else
+        job_accept(turn, job, digest);
+}
+
+static void handle_job(struct turn *turn)
+{
+    const struct kafka_record *record = turn->record;
+    uint64_t digest = body_digest(record->value, record->value_size), known;
+    struct job job = {0};
+    struct err err;
+    int rc = job_parse(&job, record->key, record->key_size, record->value, record->value_size,
+                       record->topic, record->partition, record->offset, &err);
+    bool taken = *job.id && id_taken(turn, job.id, &known);
+
+    if (rc < 0 && taken)
+        dead_letter(turn, job.id, &err);
+    else if (rc < 0)
+        job_refuse(turn, &job, false, digest, &err);
+    else if (job.type == JOB_CANCEL)
+        job_cancel(turn, job.id);
+    else if (taken)
+        job_again(turn, &job, known == digest);
+    else
+        new_job(turn, &job, digest);
+    job_release(&job);
+}
+
+/* --- events --- */
+
+static void job_close_if_over(struct turn *turn, struct live_job *job)
+{
+    if (live_job_count(job, PICTURE_PENDING) > 0)
+        return;
+    if (live_job_count(job, PICTURE_STORED) > 0)
+        job_set_state(turn->ledger, job, JOB_SUCCEEDED, turn->now_ms,
+                      "every picture is stored or failed");
+    else
+        job_set_state(turn->ledger, job, JOB_FAILED, turn->now_ms, "every picture failed");
+}
+
+static void picture_store(struct picture *picture, const struct event *event)
+{
+    picture->state = PICTURE_STORED;
+    picture->uri = xstrdup(event->uri);
+    picture->sha256 = xstrdup(event->sha256);
+    picture->width = event->width;
+    picture->height = event->height;
+}
+
+static void picture_fail(struct live_job *job, struct picture *picture, enum picture_state state,
+                         const char *code, const char *message)
+{
+    picture->state = state;
+    picture->error_code = xstrdup(code);
+    picture->error_message = xstrdup(message);
+    if (!job->error_code)
+        live_job_error(job, code, message);
+}
+
+static void notices_add(struct live_job *job, const json_t *notices)
+{
+    size_t i;
+    const json_t *notice;
+    json_array_foreach (notices, i, notice)
+        live_job_notice(job, json_string_value(notice));
+}
+
+static void event_apply(struct turn *turn, struct live_job *job, const struct event *event)
+{
+    struct picture *picture = &job->pictures[event->image];
+
+    if (job->state == JOB_QUEUED)
+        job_set_state(turn->ledger, job, JOB_RUNNING, turn->now_ms, event->worker);
+    notices_add(job, event->notices);
+    job->stage_ms[event->stage] += event->compute_ms;
+    switch (event->type) {
+    case EVENT_STAGE_FINISHED:
+        picture->hops = event->hop + 1;
+        break;
+    case EVENT_PICTURE_FINISHED:
+        picture->hops = event->hop + 1;
+        picture_store(picture, event);
+        break;
+    case EVENT_PICTURE_FAILED:
+        picture_fail(job, picture, PICTURE_FAILED, event->error_code, event->error_message);
+        break;
+    case EVENT_PICTURE_DROPPED:
+        picture_fail(job, picture, PICTURE_DROPPED, err_name(ERR_CANCELLED),
+                     "a worker dropped the picture");
+        break;
+    }
+    job_close_if_over(turn, job);
+    ledger_touch(turn->ledger, job, turn->outbox, turn->now_ms);
+}
+
+/* An event that does not fit the job it names was made by something that is not ours. */
+static int event_check(const struct live_job *job, const struct event *event, struct err *err)
+{
+    if (event->image >= job->job.n)
+        return err_set(err, ERR_INVALID_RECORD, "job '%s' has no picture %d", event->job,
+                       event->image);
+    if (event->hop >= job->job.hops || job->job.route[event->hop].stage != event->stage)
+        return err_set(err, ERR_INVALID_RECORD, "hop %d of job '%s' is not %s", event->hop,
+                       event->job, stage_name(event->stage));
+    bool last = event->hop == job->job.hops - 1;
+    if (last ? event->type == EVENT_STAGE_FINISHED : event->type == EVENT_PICTURE_FINISHED)
+        return err_set(err, ERR_INVALID_RECORD, "hop %d of job '%s' is%s the last of its route",
+                       event->hop, event->job, last ? "" : " not");
+    return 0;
+}
+
+static void handle_event(struct turn *turn)
+{
+    struct event event;
+    struct err err;
+
+    if (event_parse(&event, turn->record->value, turn->record->value_size, &err) < 0) {
+        dead_letter(turn, NULL, &err);
+        return;
+    }
+    struct live_job *job = ledger_find(turn->ledger, turn->home, event.job);
+    if (!job)
+        log_debug("job %s: an event of %s is late, ignored", event.job, event.worker);
+    else if (event_check(job, &event, &err) < 0)
+        dead_letter(turn, event.job, &err);
+    else if (job->pictures[event.image].state != PICTURE_PENDING ||
+             event.hop < job->pictures[event.image].hops)
+        log_info("job %s: an event of %s is repeated, ignored", event.job, event.worker);
+    else
+        event_apply(turn, job, &event);
+    event_release(&event);
+}
+
+/* --- records --- */
+
+void handle_record(struct handler *handler, const struct kafka_record *record, int64_t now_ms,
+                   struct outbox *outbox)
+{
+    struct turn turn = {
+        .handler = handler,
+        .ledger = handler->ledger,
+        .record = record,
+        .home = record->partition,
+        .now_ms = now_ms,
+        .outbox = outbox,
+    };
+    if (strcmp(record->topic, topic_name(TOPIC_JOBS)) == 0)
+        handle_job(&turn);
+    else
+        handle_event(&turn);
+}
+
+/* `text` is taken; NULL is a tombstone. */
+static void add_record(const struct live_job *job, const char *topic, char *text)
+{
+    outbox_add(job->outbox, topic, job->home, job->job.id, strlen(job->job.id), text,
+               text ? strlen(text) : 0, RECORD_DIGEST_HEADER, digest_text(job->digest));
+}
+
+void handle_settle(struct handler *handler)
+{
+    struct live_job *job;
+
+    while ((job = ledger_next_changed(handler->ledger))) {
+        if (job_state_final(job->state)) {
+            add_record(job, topic_name(TOPIC_RESULTS), result_encode(job));
+            add_record(job, topic_name(TOPIC_STATE), NULL);
+        } else {
+            add_record(job, topic_name(TOPIC_STATE), state_encode(job));
+        }
+        job->outbox = NULL;
+    }
+}

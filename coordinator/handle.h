@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What a consumed record does: changes in the ledger, and records to produce. A function of the
+ * record, the ledger and the time alone; the loop around it is coordinator.c.
+ */
+#ifndef UNCLIP_COORDINATOR_HANDLE_H
+#define UNCLIP_COORDINATOR_HANDLE_H
+
+#include <stdint.h>
+
+#include "common/kafka.h"
+#include "coordinator/ledger.h"
+#include "coordinator/outbox.h"
+#include "coordinator/planner.h"
+
+struct handler {
+    struct ledger *ledger;   /* borrowed */
+    struct planner *planner; /* borrowed */
+    const char *name;        /* of this coordinator, for dead letters: "coordinator-0" */
+};
+
+/*
+ * Handles one record of unclip.jobs or unclip.events, whose partition the ledger keeps. What it
+ * makes at once (tasks, dead letters) goes into `outbox`; jobs that it changed remember the outbox.
+ * Never fails: what cannot be served becomes a dead letter.
+ */
+void handle_record(struct handler *handler, const struct kafka_record *record, int64_t now_ms,
+                   struct outbox *outbox);
+
+/*
+ * Before the commit of any number of handled records: writes the state, or the result and the
+ * state's tombstone, of every job that they changed, once, into the outbox of the last record that
+ * did.
+ */
+void handle_settle(struct handler *handler);
+
+#endif

@@ -1,0 +1,124 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The ledger: what a coordinator knows of the jobs of its partitions. Pure memory: no Kafka, no
+ * Redis, no clock; the opening comment of ledger.c has the invariants and the life of a job.
+ */
+#ifndef UNCLIP_COORDINATOR_LEDGER_H
+#define UNCLIP_COORDINATOR_LEDGER_H
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/job.h"
+#include "common/protocol.h"
+
+#define LEDGER_PARTITIONS_MAX 1000  /* as the most that `unclip topics --create` makes */
+#define LEDGER_REMEMBERED_MAX 16384 /* ended jobs of a partition whose ids are remembered */
+
+struct outbox;
+
+enum picture_state { PICTURE_PENDING, PICTURE_STORED, PICTURE_FAILED, PICTURE_DROPPED };
+const char *picture_state_name(enum picture_state state);
+bool picture_state_parse(const char *name, enum picture_state *state);
+
+/* All strings are owned; NULL where there is none. */
+struct picture {
+    enum picture_state state;
+    int hops; /* of the route that are done */
+    char *uri;
+    char *sha256;
+    int width, height; /* pixels */
+    char *error_code;
+    char *error_message;
+};
+
+/* A job on its way, or one that has ended and is still to be shown. Owned by the ledger. */
+struct live_job {
+    struct job job; /* completed, with its seed; of a job that could not be read only the id */
+    bool readable;  /* false: `job` holds nothing but the id */
+    int home;
+    enum job_state state;
+    int64_t created_at_ms, updated_at_ms;
+    int64_t finished_at_ms;       /* 0 until then */
+    uint64_t digest;              /* of its record's body, to tell a repetition from a conflict */
+    struct picture *pictures;     /* owned, [job.n]; NULL when it was refused */
+    double stage_ms[STAGE_COUNT]; /* of computing, summed over the pictures */
+    json_t *notices;              /* owned array of distinct sentences */
+    char *error_code;             /* owned; NULL: none */
+    char *error_message;
+
+    struct outbox *outbox; /* borrowed: of the last record that changed it since the last commit */
+    bool unshown;          /* Redis does not have its present state */
+    /* private to ledger.c: the lists it is in */
+    struct live_job *next, **link;                 /* of its partition's live jobs */
+    struct live_job *next_changed, **link_changed; /* of those changed since the last commit */
+    struct live_job *next_unshown, **link_unshown;
+};
+
+struct ledger; /* opaque; used by one thread */
+
+struct ledger *ledger_new(void);
+void ledger_free(struct ledger *ledger);
+
+/* Partitions that are kept. Adding one that is there and dropping one that is not are bugs. */
+void ledger_partition_add(struct ledger *ledger, int partition);
+void ledger_partition_drop(struct ledger *ledger, int partition); /* forgets all of its jobs */
+bool ledger_partition_kept(const struct ledger *ledger, int partition);
+
+/*
+ * A new job in state accepted (`job` is taken and emptied). Its home must be kept and its id
+ * neither live nor remembered there. Returns it borrowed, until it has ended and been shown.
+ */
+struct live_job *ledger_add(struct ledger *ledger, int home, struct job *job, bool readable,
+                            uint64_t digest, int64_t created_at_ms);
+/* A job read back from a record (taken); live or, while it is being shown, ended. */
+void ledger_restore(struct ledger *ledger, struct live_job *job);
+/* Forgets a job: a later record of it was read. */
+void ledger_discard(struct ledger *ledger, struct live_job *job);
+
+struct live_job *ledger_find(const struct ledger *ledger, int home, const char *id); /* or NULL */
+struct live_job *ledger_first(const struct ledger *ledger, int partition); /* then job->next */
+size_t ledger_count(const struct ledger *ledger);                          /* live jobs */
+
+/* Ids of ended jobs, the latest LEDGER_REMEMBERED_MAX of each partition. */
+void ledger_remember(struct ledger *ledger, int home, const char *id, uint64_t digest);
+bool ledger_remembers(const struct ledger *ledger, int home, const char *id, uint64_t *digest);
+
+/*
+ * The one way to change a job's state: checks that it is legal (a BUG otherwise), logs
+ * `old -> new (why)` and stores it. A final state takes the job off the live ones and remembers its
+ * id; the job itself stays until it has been shown.
+ */
+void job_set_state(struct ledger *ledger, struct live_job *job, enum job_state state,
+                   int64_t now_ms, const char *why);
+
+/* The job has changed through the record whose outputs are `outbox`: it is to be logged to Kafka
+   there, and shown. */
+void ledger_touch(struct ledger *ledger, struct live_job *job, struct outbox *outbox,
+                  int64_t now_ms);
+/* Takes the next changed job off its list, or returns NULL. */
+struct live_job *ledger_next_changed(struct ledger *ledger);
+
+void ledger_mark_unshown(struct ledger *ledger, struct live_job *job);
+struct live_job *ledger_first_unshown(const struct ledger *ledger); /* then job->next_unshown */
+size_t ledger_unshown_ended(const struct ledger *ledger);
+/* Redis has it now. An ended job is freed: the pointer is dead. */
+void ledger_shown(struct ledger *ledger, struct live_job *job);
+
+/* A job outside any ledger, for reading records: all fields zero but those given. */
+struct live_job *live_job_new(struct job *job, bool readable, int home);
+void live_job_start(struct live_job *job); /* gives it its pictures, all pending */
+void live_job_free(struct live_job *job);  /* must be in no list; NULL is fine */
+
+/* How many pictures are in that state. */
+int live_job_count(const struct live_job *job, enum picture_state state);
+/* The hop where the picture that is furthest behind is: an index of the route; -1 without one. */
+int live_job_hop(const struct live_job *job);
+double live_job_progress(const struct live_job *job); /* 0..1, over all pictures and stages */
+/* Adds a sentence unless it is there. */
+void live_job_notice(struct live_job *job, const char *text);
+void live_job_error(struct live_job *job, const char *code, const char *message);
+
+#endif

@@ -1,0 +1,101 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A job as text, field by field. */
+#include "coordinator/status.h"
+
+#include <stdlib.h>
+
+#include "common/clock.h"
+#include "coordinator/records.h"
+
+static void put(struct status *status, const char *name, char *value)
+{
+    BUG_ON(status->count == STATUS_FIELDS_MAX);
+    status->names[status->count] = name;
+    status->values[status->count++] = value;
+}
+
+static void put_text(struct status *status, const char *name, const char *text)
+{
+    put(status, name, xstrdup(text ? text : ""));
+}
+
+static void put_int(struct status *status, const char *name, int64_t number)
+{
+    put(status, name, xasprintf("%lld", (long long)number));
+}
+
+static void put_time(struct status *status, const char *name, int64_t at_ms)
+{
+    char text[CLOCK_ISO_SIZE] = "";
+    if (at_ms > 0)
+        clock_iso8601(at_ms, text);
+    put_text(status, name, text);
+}
+
+static void put_json(struct status *status, const char *name, json_t *json)
+{
+    put(status, name, json_dumps(json, JSON_COMPACT | JSON_REAL_PRECISION(15)));
+    json_decref(json);
+}
+
+static json_t *results_json(const struct live_job *job)
+{
+    json_t *out = json_array();
+    for (int i = 0; job->pictures && i < job->job.n; i++)
+        json_array_append_new(out, job->pictures[i].uri ? json_string(job->pictures[i].uri)
+                                                        : json_null());
+    return out;
+}
+
+/* What only a job that could be read has. */
+static void put_request(struct status *status, const struct job *job)
+{
+    put_text(status, "type", "text-to-image");
+    put_text(status, "model", job->model);
+    put_text(status, "prompt", job->prompt);
+    put_int(status, "size", job->size);
+    put_int(status, "seed", job->seed);
+    put_text(status, "class", task_class_name(job->task_class));
+}
+
+static void place_make(struct status *status, const struct live_job *job)
+{
+    int hop = live_job_hop(job);
+
+    status->progress = live_job_progress(job);
+    status->stage = "";
+    if (hop < 0)
+        return;
+    status->stage = stage_name(job->job.route[hop].stage);
+    status->steps = job->job.route[hop].steps;
+    if (live_job_count(job, PICTURE_STORED) == job->job.n)
+        status->step = status->steps;
+}
+
+void status_make(struct status *status, const struct live_job *job)
+{
+    *status = (struct status){0};
+    put_text(status, "state", job_state_name(job->state));
+    if (job->readable)
+        put_request(status, &job->job);
+    put_time(status, "created_at", job->created_at_ms);
+    put_time(status, "updated_at", job->updated_at_ms);
+    put_time(status, "finished_at", job->finished_at_ms);
+    put_int(status, "images_total", job->readable ? job->job.n : 0);
+    put_int(status, "images_done", live_job_count(job, PICTURE_STORED));
+    put_int(status, "images_failed", live_job_count(job, PICTURE_FAILED));
+    put_json(status, "results", results_json(job));
+    put_json(status, "timings", timings_json(job));
+    put_json(status, "notices", json_incref(job->notices));
+    put_text(status, "error_code", job->error_code);
+    put_text(status, "error_message", job->error_message);
+    put_int(status, "partition", job->home);
+    place_make(status, job);
+}
+
+void status_release(struct status *status)
+{
+    for (size_t i = 0; i < status->count; i++)
+        free(status->values[i]);
+    status->count = 0;
+}

@@ -1,0 +1,220 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* States and results read back are what was written; and nothing else is read. */
+#include "common/clock.h"
+#include "common/log.h"
+#include "coordinator/status.h"
+#include "fixture.h"
+
+#define HEARTS                                                                                     \
+    "{\"version\":1,\"type\":\"text-to-image\",\"prompt\":\"a red heart\",\"n\":2,"                \
+    "\"metadata\":{\"mine\":[1,2]},\"client\":\"me\"}"
+
+static struct kafka_record record_of(const struct kafka_output *output)
+{
+    return (struct kafka_record){
+        .topic = output->topic,
+        .partition = HOME,
+        .key = output->key,
+        .key_size = output->key_size,
+        .value = output->value,
+        .value_size = output->value_size,
+        .headers = output->headers,
+        .header_count = output->header_count,
+    };
+}
+
+static void assert_same_status(const struct live_job *a, const struct live_job *b)
+{
+    struct status x, y;
+    status_make(&x, a);
+    status_make(&y, b);
+    assert_int_equal(x.count, y.count);
+    for (size_t i = 0; i < x.count; i++) {
+        assert_string_equal(x.names[i], y.names[i]);
+        assert_string_equal(x.values[i], y.values[i]);
+    }
+    assert_string_equal(x.stage, y.stage);
+    assert_int_equal(x.step, y.step);
+    assert_int_equal(x.steps, y.steps);
+    assert_true(x.progress == y.progress);
+    status_release(&x);
+    status_release(&y);
+}
+
+/* A job with some of everything in it. */
+static struct outbox *half_done(struct fixture *f)
+{
+    send_job(f, "hearts", HEARTS);
+    for (int stage = STAGE_TEXT_ENCODE; stage < STAGE_UPSAMPLER_2; stage++)
+        finish_stage(f, "hearts", 0, (enum stage)stage);
+    send_event(f, "picture-finished", "hearts", 0, STAGE_UPSAMPLER_2, STORED("0"));
+    finish_stage(f, "hearts", 1, STAGE_TEXT_ENCODE);
+    return send_event(f, "stage-finished", "hearts", 1, STAGE_PRIOR,
+                      COMPUTED ",\"notices\":[\"cut\",\"resized\"]");
+}
+
+static void test_state_comes_back(void **state)
+{
+    struct fixture f;
+    const struct kafka_output *output = NULL;
+    struct live_job *back = NULL;
+    struct err err;
+    (void)state;
+    fixture_init(&f);
+    struct outbox *out = half_done(&f);
+    handle_settle(&f.handler);
+    assert_int_equal(outputs_to(out, topic_name(TOPIC_STATE), &output), 1);
+    struct kafka_record record = record_of(output);
+    assert_int_equal(state_decode(&back, HOME, &record, &err), 0);
+    struct live_job *job = find(&f, "hearts");
+    assert_same_status(job, back);
+    assert_int_equal(back->state, JOB_RUNNING);
+    assert_int_equal(back->digest, job->digest);
+    assert_int_equal(back->pictures[1].hops, 2);
+    char *again = state_encode(back);
+    assert_int_equal(strlen(again), record.value_size);
+    assert_memory_equal(again, record.value, record.value_size);
+    free(again);
+    live_job_free(back);
+    fixture_release(&f);
+}
+
+/* The ledger of another coordinator, out of the record, ends the job as the first one would have.
+ */
+static void test_another_coordinator_goes_on(void **state)
+{
+    struct fixture f, g;
+    const struct kafka_output *output = NULL;
+    struct live_job *back = NULL;
+    struct err err;
+    (void)state;
+    fixture_init(&f);
+    fixture_init(&g);
+    struct outbox *out = half_done(&f);
+    handle_settle(&f.handler);
+    outputs_to(out, topic_name(TOPIC_STATE), &output);
+    struct kafka_record record = record_of(output);
+    assert_int_equal(state_decode(&back, HOME, &record, &err), 0);
+    ledger_restore(g.ledger, back);
+    for (int i = 0; i < 2; i++) {
+        struct fixture *each = i ? &g : &f;
+        finish_stage(each, "hearts", 1, STAGE_PRIOR); /* repeated */
+        finish_stage(each, "hearts", 1, STAGE_DECODER);
+        finish_stage(each, "hearts", 1, STAGE_UPSAMPLER_1);
+        out = send_event(each, "picture-finished", "hearts", 1, STAGE_UPSAMPLER_2, STORED("1"));
+        handle_settle(&each->handler);
+    }
+    const struct kafka_output *ours = NULL, *theirs = NULL;
+    outputs_to(&f.outboxes[f.records - 1], topic_name(TOPIC_RESULTS), &ours);
+    outputs_to(out, topic_name(TOPIC_RESULTS), &theirs);
+    assert_int_equal(ours->value_size, theirs->value_size);
+    assert_memory_equal(ours->value, theirs->value, ours->value_size);
+    fixture_release(&f);
+    fixture_release(&g);
+}
+
+static void test_result_comes_back(void **state)
+{
+    struct fixture f;
+    const struct kafka_output *output = NULL;
+    struct live_job *back = NULL;
+    struct err err;
+    (void)state;
+    fixture_init(&f);
+    half_done(&f);
+    struct outbox *out = send_event(&f, "picture-failed", "hearts", 1, STAGE_DECODER, FAILED);
+    handle_settle(&f.handler);
+    assert_int_equal(outputs_to(out, topic_name(TOPIC_RESULTS), &output), 1);
+    struct kafka_record record = record_of(output);
+    assert_int_equal(result_decode(&back, HOME, &record, &err), 0);
+    assert_same_status(ledger_first_unshown(f.ledger), back);
+    live_job_free(back);
+    fixture_release(&f);
+}
+
+static void test_refused_result_comes_back(void **state)
+{
+    static const char *const bodies[] = {
+        "not a job", "{\"version\":1,\"type\":\"text-to-image\",\"prompt\":\"a\",\"size\":99}"};
+    (void)state;
+    for (int i = 0; i < 2; i++) {
+        struct fixture f;
+        const struct kafka_output *output = NULL;
+        struct live_job *back = NULL;
+        struct err err;
+        fixture_init(&f);
+        struct outbox *out = send_job(&f, "bad", bodies[i]);
+        handle_settle(&f.handler);
+        json_decref(output_json(out, TOPIC_RESULTS, "result"));
+        assert_int_equal(outputs_to(out, topic_name(TOPIC_RESULTS), &output), 1);
+        struct kafka_record record = record_of(output);
+        assert_int_equal(result_decode(&back, HOME, &record, &err), 0);
+        assert_same_status(ledger_first_unshown(f.ledger), back);
+        live_job_free(back);
+        fixture_release(&f);
+    }
+}
+
+static void test_nonsense_is_refused(void **state)
+{
+    static const char *const values[] = {
+        "", "{}", "[]", "{\"version\":1}",
+        /* an image that the request does not have */
+        "{\"version\":1,\"id\":\"a\",\"state\":\"running\",\"created_at\":\"2026-01-31T12:34:56."
+        "789Z\""
+        ",\"updated_at\":\"2026-01-31T12:34:56.789Z\",\"request\":{\"version\":1,\"type\":"
+        "\"text-to-image\",\"prompt\":\"a\"},\"route\":[{\"stage\":\"prior\",\"steps\":1,"
+        "\"guidance\":1}],\"images\":[{\"index\":5,\"seed\":1,\"state\":\"pending\",\"hop\":0}],"
+        "\"timings\":{},\"notices\":[],\"error_code\":\"\",\"error_message\":\"\"}"};
+    (void)state;
+    for (size_t i = 0; i < sizeof values / sizeof *values; i++) {
+        struct kafka_record record = {.topic = "unclip.state",
+                                      .key = "a",
+                                      .key_size = 1,
+                                      .value = values[i],
+                                      .value_size = strlen(values[i])};
+        struct live_job *job = NULL;
+        struct err err;
+        assert_int_equal(state_decode(&job, HOME, &record, &err), -ERR_INVALID_RECORD);
+        assert_null(job);
+    }
+}
+
+static void test_digests(void **state)
+{
+    (void)state;
+#define DIGEST(text) body_digest(text, strlen(text))
+    assert_true(DIGEST("{\"a\":1,\"b\":2}") == DIGEST(" {\"b\":2, \"a\":1, \"id\":\"x\"} "));
+    assert_true(DIGEST("{\"a\":1}") != DIGEST("{\"a\":2}"));
+    assert_true(DIGEST("not json") != DIGEST("not json either"));
+    assert_true(body_digest(NULL, 0) == DIGEST(""));
+    char *text = digest_text(0xabc);
+    assert_string_equal(text, "0000000000000abc");
+    free(text);
+}
+
+static void test_times(void **state)
+{
+    char text[CLOCK_ISO_SIZE];
+    (void)state;
+    clock_iso8601(NOW, text);
+    assert_int_equal(iso8601_parse(text), NOW);
+    assert_int_equal(iso8601_parse("1970-01-01T00:00:00.001Z"), 1);
+    assert_int_equal(iso8601_parse("yesterday"), -1);
+    assert_int_equal(iso8601_parse(NULL), -1);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_state_comes_back),
+        cmocka_unit_test(test_another_coordinator_goes_on),
+        cmocka_unit_test(test_result_comes_back),
+        cmocka_unit_test(test_refused_result_comes_back),
+        cmocka_unit_test(test_nonsense_is_refused),
+        cmocka_unit_test(test_digests),
+        cmocka_unit_test(test_times),
+    };
+    log_init("test", LOG_LEVEL_ERROR);
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

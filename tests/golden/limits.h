@@ -11,10 +11,10 @@
 #include "stages/nn/nn.h"
 
 #define LIMIT_NETWORK_F32  ((struct golden_limit){.nmse = 1e-8, .peak = 1e-4})
-#define LIMIT_NETWORK_BF16 ((struct golden_limit){.nmse = 1e-3, .peak = 0.15})
+#define LIMIT_NETWORK_BF16 ((struct golden_limit){.nmse = 1e-3, .peak = 0.05})
 /* A block is a few ops deep. */
 #define LIMIT_BLOCK_F32  ((struct golden_limit){.nmse = 1e-10, .peak = 1e-5})
-#define LIMIT_BLOCK_BF16 ((struct golden_limit){.nmse = 2e-4, .peak = 0.05})
+#define LIMIT_BLOCK_BF16 ((struct golden_limit){.nmse = 2e-4, .peak = 0.02})
 
 /* A picture of the whole pipeline in f32, text to the upsampler's pixels. */
 #define LIMIT_PIPELINE_PSNR 50.0 /* dB, of pixels in [0, 1] */

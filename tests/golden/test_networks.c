@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Each network of the test models against diffusers and transformers (net-*), with and without its
- * attention mask, in f32 and bf16, and with the weights stored as f16 and bf16.
+ * attention mask, in f32 and bf16. Weights stored as f16 and bf16: test_pipeline.c.
  */
 #include "networks.h"
 

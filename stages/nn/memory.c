@@ -9,7 +9,8 @@
 #include "common/err.h"
 
 #define LARGE_PAGE  ((size_t)2 << 20)
-#define STALE_TAKES 16384 /* more than any network's pass */
+#define SMALL_BLOCK ((size_t)32 << 10) /* not worth saving */
+#define STALE_TAKES 16384              /* more than any network's pass */
 
 void *memory_new(size_t bytes)
 {
@@ -37,9 +38,12 @@ static size_t lower_bound(const struct pool *pool, size_t bytes)
     return low;
 }
 
+/* The smallest free block that fits, unless it is so much too large that it is kept for others. */
 static struct pool_block *find_free(struct pool *pool, size_t bytes)
 {
     for (size_t i = lower_bound(pool, bytes); i < pool->count; i++) {
+        if (pool->blocks[i].bytes / 2 > bytes + SMALL_BLOCK)
+            return NULL;
         if (!pool->blocks[i].in_use)
             return &pool->blocks[i];
     }

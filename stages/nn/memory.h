@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Large aligned allocations, and the pool that tensors come from. The pool keeps every block it has
- * got and gives out the smallest free one that is large enough, so that passes of equal shapes
- * allocate once. Live tensors form a stack of scopes (nn.h).
+ * got and gives out the smallest free one that is large enough (and not twice too large), so that
+ * passes of equal shapes allocate once. Live tensors form a stack of scopes (nn.h).
  *
  *     free blocks ── pool_take() ──▶ live stack ── pool_leave(), pool_drop() ──▶ free blocks
  *

@@ -104,6 +104,8 @@ int kafka_poll(struct kafka *kafka, int lane, int timeout_ms, struct kafka_recor
 bool kafka_assigned(const struct kafka *kafka); /* at least one partition is assigned, or the
                                                    group is settled without one for this member */
 size_t kafka_partitions(const struct kafka *kafka); /* how many are assigned */
+/* How many partitions one of the topics that kafka_open() was given had then. */
+int kafka_topic_partitions(const struct kafka *kafka, const char *topic);
 /* Makes a kafka_poll() that waits return. The one function that any thread may call. */
 void kafka_wake(struct kafka *kafka);
 /* False when the record's partition has been revoked since, even if it came back. */

@@ -52,6 +52,7 @@ struct kafka {
     char **lane_topics[KAFKA_LANES_MAX]; /* NULL-terminated, owned; NULL: unused lane */
     char **output_topics;
     rd_kafka_topic_t **warm; /* handles that keep the outputs' leaders known */
+    int *warm_partitions;    /* of each, when it was looked up */
     size_t warm_count;
 
     int wake_fd; /* eventfd: any queue has become non-empty, or kafka_wake() */

@@ -46,7 +46,7 @@ struct work {
 /* --- the producer's life --- */
 
 static int topic_look_up(struct kafka *kafka, rd_kafka_topic_t *topic, int64_t deadline,
-                         struct err *err)
+                         int *partitions, struct err *err)
 {
     const struct rd_kafka_metadata *metadata;
     for (;;) {
@@ -54,6 +54,8 @@ static int topic_look_up(struct kafka *kafka, rd_kafka_topic_t *topic, int64_t d
         if (!code) {
             code = metadata->topic_cnt == 1 ? metadata->topics[0].err
                                             : RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART;
+            if (!code)
+                *partitions = metadata->topics[0].partition_cnt;
             rd_kafka_metadata_destroy(metadata);
         }
         if (!code)
@@ -72,13 +74,24 @@ static int warm_up(struct kafka *kafka, char *const *names, int64_t deadline, st
         if (!topic)
             return err_set(err, ERR_KAFKA, "topic '%s': %s", *names,
                            rd_kafka_err2str(rd_kafka_last_error()));
-        kafka->warm = xrealloc(kafka->warm, (kafka->warm_count + 1) * sizeof(*kafka->warm));
-        kafka->warm[kafka->warm_count++] = topic;
-        int rc = topic_look_up(kafka, topic, deadline, err);
+        size_t at = kafka->warm_count++;
+        kafka->warm = xrealloc(kafka->warm, (at + 1) * sizeof(*kafka->warm));
+        kafka->warm_partitions =
+            xrealloc(kafka->warm_partitions, (at + 1) * sizeof(*kafka->warm_partitions));
+        kafka->warm[at] = topic;
+        int rc = topic_look_up(kafka, topic, deadline, &kafka->warm_partitions[at], err);
         if (rc)
             return rc;
     }
     return 0;
+}
+
+int kafka_topic_partitions(const struct kafka *kafka, const char *topic)
+{
+    for (size_t i = 0; i < kafka->warm_count; i++)
+        if (strcmp(rd_kafka_topic_name(kafka->warm[i]), topic) == 0)
+            return kafka->warm_partitions[i];
+    BUG("a topic that kafka_open() was not given");
 }
 
 void kafka_producer_stop(struct kafka *kafka)
@@ -86,7 +99,9 @@ void kafka_producer_stop(struct kafka *kafka)
     for (size_t i = 0; i < kafka->warm_count; i++)
         rd_kafka_topic_destroy(kafka->warm[i]);
     free(kafka->warm);
+    free(kafka->warm_partitions);
     kafka->warm = NULL;
+    kafka->warm_partitions = NULL;
     kafka->warm_count = 0;
     if (kafka->producer)
         rd_kafka_destroy(kafka->producer);

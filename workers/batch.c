@@ -1,0 +1,139 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The gathering rule of batch.h. A batch is at most some hundred tasks: plain loops are enough. */
+#include "workers/batch.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+void batcher_init(struct batcher *batcher, int capacity, int64_t linger_ms, int bulk_percent)
+{
+    BUG_ON(capacity < 1 || bulk_percent < 1 || bulk_percent > 100);
+    *batcher = (struct batcher){.capacity = (size_t)capacity,
+                                .linger_ms = linger_ms,
+                                .bulk_percent = (unsigned)bulk_percent};
+    batcher->waiting = xcalloc(batcher->capacity, sizeof(*batcher->waiting));
+}
+
+void batcher_release(struct batcher *batcher)
+{
+    free(batcher->waiting);
+    batcher->waiting = NULL;
+    batcher->count = 0;
+}
+
+enum task_class batcher_prefers(const struct batcher *batcher)
+{
+    uint64_t before = batcher->taken * batcher->bulk_percent / 100;
+    uint64_t after = (batcher->taken + 1) * batcher->bulk_percent / 100;
+    return after > before ? CLASS_BULK : CLASS_INTERACTIVE;
+}
+
+bool batcher_full(const struct batcher *batcher)
+{
+    return batcher->count == batcher->capacity;
+}
+
+void batcher_add(struct batcher *batcher, const struct batch_entry *entry)
+{
+    BUG_ON(batcher_full(batcher));
+    batcher->waiting[batcher->count++] = *entry;
+}
+
+/* The task that decides what the batch is: the oldest of the preferred class, else the oldest. */
+static const struct batch_entry *leader(const struct batcher *batcher)
+{
+    enum task_class preferred = batcher_prefers(batcher);
+    const struct batch_entry *found = NULL;
+    for (size_t i = 0; i < batcher->count; i++) {
+        const struct batch_entry *entry = &batcher->waiting[i];
+        if (entry->task && entry->task_class == preferred)
+            return entry;
+        if (entry->task && !found)
+            found = entry;
+    }
+    return found;
+}
+
+static bool same_partition(const struct batch_entry *a, const struct batch_entry *b)
+{
+    return a->partition == b->partition && strcmp(a->topic, b->topic) == 0;
+}
+
+/* Whether an older task of its partition stays behind. */
+static bool blocked(const struct batcher *batcher, const bool *chosen, size_t i)
+{
+    for (size_t j = 0; j < i; j++)
+        if (!chosen[j] && same_partition(&batcher->waiting[j], &batcher->waiting[i]))
+            return true;
+    return false;
+}
+
+/* The leader may itself wait behind an older task of its partition: then that one leads. */
+static const struct batch_entry *true_leader(const struct batcher *batcher)
+{
+    const struct batch_entry *lead = leader(batcher);
+    for (size_t i = 0; lead && i < batcher->count; i++) {
+        const struct batch_entry *entry = &batcher->waiting[i];
+        if (entry->task && same_partition(entry, lead))
+            return entry;
+    }
+    return lead;
+}
+
+/* Marks what the next batch takes. Returns how many. */
+static size_t choose(const struct batcher *batcher, bool *chosen)
+{
+    const struct batch_entry *lead = true_leader(batcher);
+    size_t count = 0;
+    for (size_t i = 0; i < batcher->count; i++) {
+        const struct task *task = batcher->waiting[i].task;
+        bool fits = !task || task == lead->task || task_compatible(task, lead->task);
+        chosen[i] = fits && !blocked(batcher, chosen, i);
+        count += chosen[i];
+    }
+    return count;
+}
+
+int64_t batcher_due(const struct batcher *batcher, int64_t now_ms)
+{
+    if (batcher->count == 0)
+        return -1;
+    if (batcher_full(batcher))
+        return 0;
+    int64_t left = batcher->waiting[0].since_ms + batcher->linger_ms - now_ms;
+    return left > 0 ? left : 0;
+}
+
+/* Moves the marked entries' payloads out and closes the gaps. */
+static size_t extract(struct batcher *batcher, const bool *chosen, void **payloads)
+{
+    size_t taken = 0, kept = 0;
+    for (size_t i = 0; i < batcher->count; i++)
+        if (chosen[i])
+            payloads[taken++] = batcher->waiting[i].payload;
+        else
+            batcher->waiting[kept++] = batcher->waiting[i];
+    batcher->count = kept;
+    return taken;
+}
+
+size_t batcher_take(struct batcher *batcher, void **payloads)
+{
+    bool *chosen = xcalloc(batcher->capacity, sizeof(*chosen));
+    choose(batcher, chosen);
+    size_t taken = extract(batcher, chosen, payloads);
+    batcher->taken += taken > 0;
+    free(chosen);
+    return taken;
+}
+
+size_t batcher_remove(struct batcher *batcher, bool (*gone)(void *context, const void *payload),
+                      void *context, void **payloads)
+{
+    bool *chosen = xcalloc(batcher->capacity, sizeof(*chosen));
+    for (size_t i = 0; i < batcher->count; i++)
+        chosen[i] = gone(context, batcher->waiting[i].payload);
+    size_t taken = extract(batcher, chosen, payloads);
+    free(chosen);
+    return taken;
+}

@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Which tasks go into the next forward pass. Pure: no Kafka, no clock; time is an argument.
+ *
+ * Tasks wait in the order they were pulled, at most one batch of them. A batch takes the oldest
+ * task of the preferred class and all that may share its pass. Within a partition it never skips:
+ * once one task stays behind, all later ones of its partition do, so that what is handed out is
+ * always a prefix of what was pulled of each partition, as kafka_commit() demands.
+ *
+ * Interactive tasks come first, but for the bulk share: that many of 100 batches, evenly spread,
+ * prefer bulk tasks. A batch whose class runs out is filled up with the other one's.
+ */
+#ifndef UNCLIP_WORKERS_BATCH_H
+#define UNCLIP_WORKERS_BATCH_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/job.h"
+
+struct batch_entry {
+    const struct task *task; /* borrowed; NULL: needs no pass and joins any batch */
+    enum task_class task_class;
+    const char *topic; /* borrowed; with partition, what the order is kept within */
+    int32_t partition;
+    int64_t since_ms; /* when it was pulled */
+    void *payload;    /* the caller's */
+};
+
+struct batcher {
+    size_t capacity; /* most tasks in a batch, and most that wait */
+    int64_t linger_ms;
+    unsigned bulk_percent; /* of the batches prefer bulk tasks */
+    uint64_t taken;        /* batches so far */
+    struct batch_entry *waiting;
+    size_t count;
+};
+
+void batcher_init(struct batcher *batcher, int capacity, int64_t linger_ms, int bulk_percent);
+void batcher_release(struct batcher *batcher); /* the payloads stay the caller's */
+
+/* The class to pull first for the next batch; and whether another task may be pulled at all. */
+enum task_class batcher_prefers(const struct batcher *batcher);
+bool batcher_full(const struct batcher *batcher);
+void batcher_add(struct batcher *batcher, const struct batch_entry *entry); /* copied */
+
+/* Milliseconds until a batch is due: 0 now, -1 nothing waits. It is due when it is as large as it
+   can get, or when its oldest task has waited for linger_ms. */
+int64_t batcher_due(const struct batcher *batcher, int64_t now_ms);
+/* Takes the payloads of the next batch, oldest first, into `payloads` (room for `capacity`), due or
+   not. Returns how many. */
+size_t batcher_take(struct batcher *batcher, void **payloads);
+/* Takes out every entry that `gone` says yes to, into `payloads`. Returns how many. */
+size_t batcher_remove(struct batcher *batcher, bool (*gone)(void *context, const void *payload),
+                      void *context, void **payloads);
+
+#endif

@@ -1,0 +1,474 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The compute thread; see compute.h. */
+#include "workers/compute.h"
+
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/log.h"
+#include "workers/cache.h"
+#include "workers/output.h"
+#include "workers/progress.h"
+
+struct compute {
+    struct compute_options options;
+    struct output output;
+    struct cache cache;
+    struct redis *redis; /* owned; the compute thread's */
+    bool redis_away;     /* said so */
+
+    pthread_t thread;
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    struct work *inbox;  /* guarded by lock: submitted */
+    struct work *outbox; /* guarded by lock: finished */
+    bool quit;           /* guarded by lock */
+};
+
+/* --- batches --- */
+
+struct work *work_new(size_t capacity)
+{
+    struct work *work = xcalloc(1, sizeof(*work));
+    work->parcels = xcalloc(capacity + 1, sizeof(*work->parcels));
+    return work;
+}
+
+void work_free(struct work *work)
+{
+    if (!work)
+        return;
+    for (size_t i = 0; i < work->count; i++)
+        parcel_free(work->parcels[i]);
+    free(work->parcels);
+    free(work);
+}
+
+/* The parcels of a batch that are still to be computed. Arrays run in parallel. */
+struct pass {
+    struct compute *compute;
+    struct parcel **parcels;
+    const struct task **tasks;
+    struct item **items;
+    size_t count;
+    struct progress progress;
+};
+
+static void pass_init(struct pass *pass, struct compute *compute, size_t capacity)
+{
+    *pass = (struct pass){.compute = compute,
+                          .parcels = xcalloc(capacity + 1, sizeof(*pass->parcels)),
+                          .tasks = xcalloc(capacity + 1, sizeof(*pass->tasks)),
+                          .items = xcalloc(capacity + 1, sizeof(*pass->items))};
+}
+
+static void pass_add(struct pass *pass, struct parcel *parcel)
+{
+    pass->parcels[pass->count] = parcel;
+    pass->tasks[pass->count] = &parcel->task;
+    pass->items[pass->count++] = &parcel->item;
+}
+
+/* Leaves out those that are decided. */
+static void pass_narrow(struct pass *pass)
+{
+    size_t count = pass->count;
+    pass->count = 0;
+    for (size_t i = 0; i < count; i++)
+        if (pass->parcels[i]->outcome == OUTCOME_OPEN)
+            pass_add(pass, pass->parcels[i]);
+}
+
+static void pass_release(struct pass *pass)
+{
+    free(pass->parcels);
+    free(pass->tasks);
+    free(pass->items);
+}
+
+/* --- Redis, which may be away --- */
+
+static void note_redis(struct compute *compute, int rc, const struct err *err)
+{
+    if (rc && rc != -ERR_REDIS)
+        log_warn("an embedding was not cached: %s", err->text);
+    else if (rc && !compute->redis_away)
+        log_warn("going on without Redis: %s", err->text);
+    else if (!rc && compute->redis_away)
+        log_info("Redis is back");
+    if (!rc || rc == -ERR_REDIS)
+        compute->redis_away = rc != 0;
+}
+
+/* --- reading the tensors --- */
+
+static int fetch_ref(struct compute *compute, struct parcel *parcel,
+                     const struct kafka_header *header, void **bytes, size_t *size, struct err *err)
+{
+    if (header->size == 0 || header->size > TASK_URI_MAX || !header->value ||
+        memchr(header->value, '\0', header->size))
+        return err_set(err, ERR_INVALID_RECORD, "header '" TASK_REF_HEADER "' is no URI");
+    char *uri = xmalloc(header->size + 1);
+    memcpy(uri, header->value, header->size);
+    uri[header->size] = '\0';
+    int rc = storage_read(compute->options.storage, uri, TASK_BYTES_MAX, bytes, size, err);
+    if (rc)
+        free(uri);
+    else
+        parcel->input_ref = uri;
+    return rc;
+}
+
+static int read_tensors(struct compute *compute, struct parcel *parcel, struct err *err)
+{
+    const struct kafka_record *record = parcel->record;
+    const struct kafka_header *header = kafka_record_header(record, TASK_REF_HEADER);
+    unsigned needed = tensors_needed(compute->options.stage);
+    if (!header)
+        return tensors_decode(&parcel->item, needed, record->value, record->value_size, err);
+    void *bytes;
+    size_t size;
+    int rc = fetch_ref(compute, parcel, header, &bytes, &size, err);
+    if (rc)
+        return rc;
+    rc = tensors_decode(&parcel->item, needed, bytes, size, err);
+    free(bytes);
+    return rc;
+}
+
+static void receive(struct compute *compute, const struct work *work, struct pass *pass)
+{
+    for (size_t i = 0; i < work->count; i++) {
+        struct parcel *parcel = work->parcels[i];
+        struct err err = {0};
+        if (parcel->outcome == OUTCOME_OPEN && read_tensors(compute, parcel, &err))
+            parcel_fail(parcel, &err);
+        if (parcel->outcome == OUTCOME_OPEN)
+            pass_add(pass, parcel);
+    }
+}
+
+/* --- cancelled jobs --- */
+
+/* Writes the progress and marks what is to be given up. Also the watch between two steps. */
+static void on_step(void *context, int step, int steps)
+{
+    struct pass *pass = context;
+    struct err err = {0};
+    note_redis(pass->compute, progress_step(&pass->progress, step, steps, &err), &err);
+    for (size_t i = 0; i < pass->count; i++)
+        if (progress_stopped(&pass->progress, i) ||
+            atomic_load_explicit(&pass->parcels[i]->abandoned, memory_order_relaxed))
+            pass->items[i]->stop = true;
+}
+
+/* Before anything is computed. */
+static void drop_cancelled(struct pass *pass)
+{
+    if (pass->count == 0)
+        return;
+    progress_init(&pass->progress, pass->compute->redis, pass->compute->options.clock, pass->tasks,
+                  pass->count);
+    on_step(pass, 0, task_hop(pass->tasks[0])->steps);
+    progress_release(&pass->progress);
+    for (size_t i = 0; i < pass->count; i++)
+        if (pass->items[i]->stop)
+            pass->parcels[i]->outcome = OUTCOME_DROPPED;
+    pass_narrow(pass);
+}
+
+/* --- the cache --- */
+
+static bool stage_cached(enum stage stage)
+{
+    return stage == STAGE_TEXT_ENCODE || stage == STAGE_PRIOR;
+}
+
+/* NULL when the model cannot be told apart: then nothing is cached, and computing says why. */
+static const char *fingerprint(struct pass *pass)
+{
+    const struct compute_options *options = &pass->compute->options;
+    const char *text;
+    struct err err = {0};
+    if (!stage_cached(options->stage) || pass->count == 0 ||
+        models_fingerprint(options->models, pass->tasks[0]->model, &text, &err))
+        return NULL;
+    return text;
+}
+
+static void look_up(struct pass *pass, const char *model)
+{
+    struct compute *compute = pass->compute;
+    bool text = compute->options.stage == STAGE_TEXT_ENCODE;
+    for (size_t i = 0; i < pass->count; i++) {
+        struct err err = {0};
+        bool hit = false;
+        int rc = text ? cache_get_text(&compute->cache, model, pass->items[i], &hit, &err)
+                      : cache_get_prior(&compute->cache, model, pass->tasks[i], pass->items[i],
+                                        &hit, &err);
+        note_redis(compute, rc, &err);
+        if (rc)
+            return;
+        pass->parcels[i]->cache_hit = hit;
+        if (hit)
+            pass->parcels[i]->outcome = OUTCOME_FINISHED;
+    }
+}
+
+static void keep(struct pass *pass, const char *model)
+{
+    struct compute *compute = pass->compute;
+    bool text = compute->options.stage == STAGE_TEXT_ENCODE;
+    for (size_t i = 0; i < pass->count; i++) {
+        struct err err = {0};
+        if (pass->parcels[i]->outcome != OUTCOME_FINISHED)
+            continue;
+        int rc =
+            text ? cache_put_text(&compute->cache, model, pass->items[i], &err)
+                 : cache_put_prior(&compute->cache, model, pass->tasks[i], pass->items[i], &err);
+        note_redis(compute, rc, &err);
+        if (rc)
+            return;
+    }
+}
+
+/* --- the pass --- */
+
+static void judge(struct parcel *parcel)
+{
+    const struct item *item = &parcel->item;
+    if (item->err.code == ERR_CANCELLED)
+        parcel->outcome = OUTCOME_DROPPED;
+    else if (item->err.code)
+        parcel_fail(parcel, &item->err);
+    else
+        parcel->outcome = OUTCOME_FINISHED;
+}
+
+static void run(struct pass *pass)
+{
+    const struct compute_options *options = &pass->compute->options;
+    const struct hop *hop = task_hop(pass->tasks[0]);
+    struct stage_settings settings = {.steps = hop->steps, .guidance = hop->guidance};
+    struct stage_watch watch = {.step = on_step, .context = pass};
+    struct err err = {0};
+    progress_init(&pass->progress, pass->compute->redis, options->clock, pass->tasks, pass->count);
+    int rc = shard_run(options->shard, pass->tasks[0]->model, pass->items, pass->count, &settings,
+                       &watch, &err);
+    progress_release(&pass->progress);
+    for (size_t i = 0; i < pass->count; i++) {
+        struct parcel *parcel = pass->parcels[i];
+        parcel->computed = true;
+        if (rc)
+            parcel_fail(parcel, &err);
+        else
+            judge(parcel);
+    }
+}
+
+static bool same_text(const struct parcel *a, const struct parcel *b)
+{
+    return strcmp(a->task.prompt, b->task.prompt) == 0 &&
+           strcmp(a->task.negative_prompt, b->task.negative_prompt) == 0;
+}
+
+static bool copy_buffer(void *to, const void *from, size_t size)
+{
+    void **buffer = to;
+    *buffer = malloc(size);
+    if (*buffer)
+        memcpy(*buffer, from, size);
+    return *buffer != NULL;
+}
+
+static void copy_text(struct parcel *parcel, const struct parcel *from)
+{
+    struct item *to = &parcel->item;
+    const struct item *item = &from->item;
+    size_t l = (size_t)item->text_len, w = (size_t)item->text_width;
+    struct err err = {0};
+    parcel->outcome = from->outcome;
+    parcel->err = from->err;
+    parcel->cache_hit = true;
+    if (from->outcome != OUTCOME_FINISHED)
+        return;
+    to->embed_dim = item->embed_dim;
+    to->text_len = item->text_len;
+    to->text_width = item->text_width;
+    to->tokens_dropped = item->tokens_dropped;
+    if (!copy_buffer(&to->text_embed, item->text_embed,
+                     2 * (size_t)item->embed_dim * sizeof(float)) ||
+        !copy_buffer(&to->text_states, item->text_states, 2 * l * w * sizeof(float)) ||
+        !copy_buffer(&to->text_mask, item->text_mask, 2 * l)) {
+        err_set(&err, ERR_OUT_OF_MEMORY, "no memory for an embedding");
+        parcel_fail(parcel, &err);
+    }
+}
+
+/* The pictures of one job have one prompt: it is computed once. `first[i]` is where. */
+static size_t find_texts(struct pass *all, struct pass *distinct, size_t *first)
+{
+    for (size_t i = 0; i < all->count; i++) {
+        for (first[i] = 0; !same_text(all->parcels[first[i]], all->parcels[i]); first[i]++)
+            ;
+        if (first[i] == i)
+            pass_add(distinct, all->parcels[i]);
+    }
+    return distinct->count;
+}
+
+static void run_texts(struct pass *pass)
+{
+    struct pass distinct;
+    size_t *first = xcalloc(pass->count, sizeof(*first));
+    pass_init(&distinct, pass->compute, pass->count);
+    find_texts(pass, &distinct, first);
+    run(&distinct);
+    for (size_t i = 0; i < pass->count; i++)
+        if (first[i] != i)
+            copy_text(pass->parcels[i], pass->parcels[first[i]]);
+    free(first);
+    pass_release(&distinct);
+}
+
+static void advance(struct pass *pass, struct work *work)
+{
+    const char *model = fingerprint(pass);
+    if (model)
+        look_up(pass, model);
+    pass_narrow(pass);
+    if (pass->count == 0)
+        return;
+    work->passes = 1;
+    if (pass->compute->options.stage == STAGE_TEXT_ENCODE)
+        run_texts(pass);
+    else
+        run(pass);
+    if (model)
+        keep(pass, model);
+}
+
+/* --- a batch from start to end --- */
+
+static void report(struct compute *compute, struct work *work, int64_t began_ms)
+{
+    struct clock *clock = compute->options.clock;
+    int64_t now = clock_wall_ms(clock);
+    for (size_t i = 0; i < work->count; i++) {
+        struct parcel *parcel = work->parcels[i];
+        double waited = (double)(began_ms - parcel->task.enqueued_at_ms);
+        parcel->queue_ms = parcel->has_task && waited > 0 ? waited : 0;
+        parcel->compute_ms = work->compute_ms / (double)work->count;
+        parcel->batch = (int)work->count;
+        output_report(&compute->output, parcel, now);
+    }
+}
+
+static void process(struct compute *compute, struct work *work)
+{
+    struct clock *clock = compute->options.clock;
+    int64_t began = clock_monotonic_ms(clock), began_wall = clock_wall_ms(clock);
+    struct pass pass;
+    pass_init(&pass, compute, work->count);
+    receive(compute, work, &pass);
+    drop_cancelled(&pass);
+    advance(&pass, work);
+    pass_release(&pass);
+    int64_t now = clock_wall_ms(clock);
+    for (size_t i = 0; i < work->count; i++)
+        output_product(&compute->output, work->parcels[i], now);
+    work->compute_ms = (double)(clock_monotonic_ms(clock) - began);
+    report(compute, work, began_wall);
+}
+
+/* --- the thread --- */
+
+static struct work *await(struct compute *compute)
+{
+    pthread_mutex_lock(&compute->lock);
+    while (!compute->inbox && !compute->quit)
+        pthread_cond_wait(&compute->changed, &compute->lock);
+    struct work *work = compute->inbox;
+    pthread_mutex_unlock(&compute->lock);
+    return work;
+}
+
+static void deliver(struct compute *compute, struct work *work)
+{
+    pthread_mutex_lock(&compute->lock);
+    compute->inbox = NULL;
+    compute->outbox = work;
+    pthread_mutex_unlock(&compute->lock);
+    compute->options.wake(compute->options.context);
+}
+
+static void *thread_main(void *context)
+{
+    struct compute *compute = context;
+    struct work *work;
+    while ((work = await(compute))) {
+        process(compute, work);
+        deliver(compute, work);
+    }
+    return NULL;
+}
+
+int compute_start(struct compute **out, const struct compute_options *options, struct err *err)
+{
+    struct compute *compute = xcalloc(1, sizeof(*compute));
+    compute->options = *options;
+    compute->output = (struct output){.stage = options->stage,
+                                      .worker = options->worker,
+                                      .homes = options->homes,
+                                      .storage = options->storage};
+    int rc = redis_open(&compute->redis, options->redis, options->clock, err);
+    if (rc) {
+        free(compute);
+        return rc;
+    }
+    compute->cache = (struct cache){.redis = compute->redis, .ttl_s = options->cache_ttl_s};
+    pthread_mutex_init(&compute->lock, NULL);
+    pthread_cond_init(&compute->changed, NULL);
+    if (pthread_create(&compute->thread, NULL, thread_main, compute)) {
+        redis_close(compute->redis);
+        free(compute);
+        return err_set(err, ERR_INTERNAL, "cannot start the compute thread");
+    }
+    *out = compute;
+    return 0;
+}
+
+void compute_stop(struct compute *compute)
+{
+    if (!compute)
+        return;
+    pthread_mutex_lock(&compute->lock);
+    compute->quit = true;
+    pthread_cond_signal(&compute->changed);
+    pthread_mutex_unlock(&compute->lock);
+    pthread_join(compute->thread, NULL);
+    work_free(compute->outbox);
+    redis_close(compute->redis);
+    pthread_mutex_destroy(&compute->lock);
+    pthread_cond_destroy(&compute->changed);
+    free(compute);
+}
+
+void compute_submit(struct compute *compute, struct work *work)
+{
+    pthread_mutex_lock(&compute->lock);
+    BUG_ON(compute->inbox || compute->outbox);
+    compute->inbox = work;
+    pthread_cond_signal(&compute->changed);
+    pthread_mutex_unlock(&compute->lock);
+}
+
+struct work *compute_take(struct compute *compute)
+{
+    pthread_mutex_lock(&compute->lock);
+    struct work *work = compute->outbox;
+    compute->outbox = NULL;
+    pthread_mutex_unlock(&compute->lock);
+    return work;
+}

@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Parcels: making and freeing; see parcel.h. */
+#include "workers/parcel.h"
+
+#include <stdlib.h>
+
+struct parcel *parcel_new(struct kafka_record *record, enum stage stage, int homes)
+{
+    struct parcel *parcel = xcalloc(1, sizeof(*parcel));
+    struct err err = {0};
+    parcel->record = record;
+    parcel->has_task = !task_decode(&parcel->task, record, stage, homes, &err);
+    if (parcel->has_task)
+        item_init(&parcel->item, parcel->task.prompt, parcel->task.negative_prompt,
+                  (uint64_t)parcel->task.seed);
+    else
+        parcel_fail(parcel, &err);
+    return parcel;
+}
+
+void parcel_free(struct parcel *parcel)
+{
+    if (!parcel)
+        return;
+    for (size_t i = 0; i < parcel->memory_count; i++)
+        free(parcel->memory[i]);
+    if (parcel->has_task) {
+        item_release(&parcel->item);
+        task_release(&parcel->task);
+    }
+    free(parcel->input_ref);
+    kafka_record_free(parcel->record);
+    free(parcel);
+}
+
+void *parcel_keep(struct parcel *parcel, void *memory)
+{
+    BUG_ON(parcel->memory_count == PARCEL_MEMORY_MAX);
+    parcel->memory[parcel->memory_count++] = memory;
+    return memory;
+}
+
+void parcel_fail(struct parcel *parcel, const struct err *err)
+{
+    parcel->outcome = OUTCOME_FAILED;
+    parcel->err = *err;
+}

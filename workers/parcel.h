@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * One task in a worker's hands: the record it came in, what is computed, and the records that come
+ * of it. A parcel is owned by one thread at a time: the Kafka thread pulls it, hands it to the
+ * compute thread in a batch, gets it back with its outputs, and commits them.
+ */
+#ifndef UNCLIP_WORKERS_PARCEL_H
+#define UNCLIP_WORKERS_PARCEL_H
+
+#include <stdatomic.h>
+
+#include "common/kafka.h"
+#include "workers/digest.h"
+#include "workers/task_codec.h"
+
+enum outcome {
+    OUTCOME_OPEN,     /* still to be computed */
+    OUTCOME_FINISHED, /* this stage's part is done */
+    OUTCOME_FAILED,   /* err says why */
+    OUTCOME_DROPPED   /* its job was cancelled, or its partition went to another worker */
+};
+
+#define PARCEL_OUTPUTS_MAX 3
+#define PARCEL_MEMORY_MAX  8
+
+struct parcel {
+    struct kafka_record *record; /* owned */
+    bool has_task;               /* false: the record could not be read */
+    struct task task;            /* owned */
+    struct item item;            /* owned; item_init()ed when there is a task */
+    char *input_ref;             /* owned URI of the tensors, where they came by reference */
+
+    enum outcome outcome;
+    struct err err;
+    atomic_bool abandoned; /* set by the Kafka thread while another computes: not ours any more */
+    bool cache_hit, computed;
+
+    double queue_ms, compute_ms; /* as in the event */
+    int batch;
+    const char *uri; /* of the stored picture; in `memory` */
+    char sha256[DIGEST_TEXT_SIZE];
+
+    struct kafka_output outputs[PARCEL_OUTPUTS_MAX]; /* their pointers point into `memory` */
+    size_t output_count;
+    struct kafka_header headers[2];
+    void *memory[PARCEL_MEMORY_MAX]; /* owned: what the outputs point to */
+    size_t memory_count;
+};
+
+/*
+ * Takes the record. A record that cannot be read makes a failed parcel without a task: it goes to
+ * the dead letters. `homes`: partitions of unclip.events.
+ */
+struct parcel *parcel_new(struct kafka_record *record, enum stage stage, int homes);
+void parcel_free(struct parcel *parcel); /* NULL is fine */
+/* The parcel owns the memory from now on. Returns it. */
+void *parcel_keep(struct parcel *parcel, void *memory);
+void parcel_fail(struct parcel *parcel, const struct err *err);
+
+#endif

@@ -1,0 +1,175 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Progress writing; see progress.h. */
+#include "workers/progress.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/*
+ * KEYS: the status hash. ARGV: stage, step, steps, time, then (picture, progress) pairs.
+ * Answers the job's state, or false for an unknown job. The job's progress is the mean of its
+ * pictures', and its place is that of the picture that is furthest behind.
+ */
+static const char script[] =
+    "local state = redis.call('HGET', KEYS[1], 'state')\n"
+    "if not state or state == 'succeeded' or state == 'failed' or state == 'cancelled'\n"
+    "    or state == 'expired' then return state end\n"
+    "local total = tonumber(redis.call('HGET', KEYS[1], 'images_total')) or 0\n"
+    "if total < 1 or total > 64 then return state end\n"
+    "local fields = {}\n"
+    "for i = 0, total - 1 do fields[i + 1] = 'progress:' .. i end\n"
+    "local values = redis.call('HMGET', KEYS[1], unpack(fields))\n"
+    "for i = 1, total do values[i] = tonumber(values[i]) or 0 end\n"
+    "local mine = 2\n"
+    "for a = 5, #ARGV, 2 do\n"
+    "    local i, now = tonumber(ARGV[a]) + 1, tonumber(ARGV[a + 1])\n"
+    "    if i <= total then\n"
+    "        if now > values[i] then\n"
+    "            values[i] = now\n"
+    "            redis.call('HSET', KEYS[1], fields[i], ARGV[a + 1])\n"
+    "        end\n"
+    "        if now >= values[i] and now < mine then mine = now end\n"
+    "    end\n"
+    "end\n"
+    "local sum, least = 0, 1\n"
+    "for i = 1, total do\n"
+    "    sum = sum + values[i]\n"
+    "    if values[i] < least then least = values[i] end\n"
+    "end\n"
+    "if mine <= least then\n"
+    "    redis.call('HSET', KEYS[1], 'stage', ARGV[1], 'step', ARGV[2], 'steps', ARGV[3])\n"
+    "end\n"
+    "local old = tonumber(redis.call('HGET', KEYS[1], 'progress')) or 0\n"
+    "if sum / total > old then\n"
+    "    redis.call('HSET', KEYS[1], 'progress', string.format('%.4f', sum / total))\n"
+    "end\n"
+    "redis.call('HSET', KEYS[1], 'updated_at', ARGV[4])\n"
+    "return state\n";
+
+struct progress_job {
+    const char *id; /* borrowed from a task */
+    int64_t written_ms;
+    bool stopped;
+};
+
+static struct progress_job *job_of(const struct progress *progress, const char *id)
+{
+    for (size_t i = 0; i < progress->job_count; i++)
+        if (strcmp(progress->jobs[i].id, id) == 0)
+            return &progress->jobs[i];
+    return NULL;
+}
+
+void progress_init(struct progress *progress, struct redis *redis, struct clock *clock,
+                   const struct task *const *tasks, size_t count)
+{
+    *progress = (struct progress){.redis = redis,
+                                  .clock = clock,
+                                  .tasks = xcalloc(count + 1, sizeof(*progress->tasks)),
+                                  .count = count,
+                                  .jobs = xcalloc(count + 1, sizeof(*progress->jobs))};
+    for (size_t i = 0; i < count; i++) {
+        progress->tasks[i] = tasks[i];
+        if (!job_of(progress, tasks[i]->job))
+            progress->jobs[progress->job_count++] = (struct progress_job){.id = tasks[i]->job};
+    }
+}
+
+void progress_release(struct progress *progress)
+{
+    free(progress->tasks);
+    free(progress->jobs);
+    *progress = (struct progress){0};
+}
+
+#define FIXED_ARGS  5 /* key, stage, step, steps, time */
+#define NUMBER_SIZE 16
+
+struct command {
+    struct redis_arg args[FIXED_ARGS + 2 * JOB_IMAGES_MAX];
+    char numbers[2 + 2 * JOB_IMAGES_MAX][NUMBER_SIZE];
+    char key[REDIS_KEY_SIZE], time[CLOCK_ISO_SIZE];
+    size_t args_used, numbers_used;
+};
+
+static void add_text(struct command *command, const char *text)
+{
+    command->args[command->args_used++] = REDIS_STRING(text);
+}
+
+static void add_int(struct command *command, int number)
+{
+    char *text = command->numbers[command->numbers_used++];
+    snprintf(text, NUMBER_SIZE, "%d", number);
+    add_text(command, text);
+}
+
+static void add_share(struct command *command, double share)
+{
+    char *text = command->numbers[command->numbers_used++];
+    snprintf(text, NUMBER_SIZE, "%.4f", share);
+    add_text(command, text);
+}
+
+static void build(struct command *command, const struct progress *progress,
+                  const struct progress_job *job, int step, int steps)
+{
+    command->args_used = command->numbers_used = 0;
+    clock_iso8601(clock_wall_ms(progress->clock), command->time);
+    add_text(command, redis_key(REDIS_KEY_JOB, job->id, command->key));
+    add_text(command, stage_name(task_hop(progress->tasks[0])->stage));
+    add_int(command, step);
+    add_int(command, steps);
+    add_text(command, command->time);
+    for (size_t i = 0, images = 0; i < progress->count && images < JOB_IMAGES_MAX; i++) {
+        const struct task *task = progress->tasks[i];
+        if (strcmp(task->job, job->id) != 0)
+            continue;
+        add_int(command, task->image);
+        add_share(command, task_progress(task, step));
+        images++;
+    }
+}
+
+static bool state_stops(const struct redis_reply *reply)
+{
+    enum job_state state;
+    return reply->kind == REDIS_BYTES && job_state_parse(reply->bytes, &state) &&
+           (state == JOB_CANCELLED || state == JOB_EXPIRED);
+}
+
+static int write_job(struct progress *progress, struct progress_job *job, int step, int steps,
+                     struct err *err)
+{
+    struct command command;
+    struct redis_reply *reply;
+    build(&command, progress, job, step, steps);
+    int rc = redis_script(progress->redis, script, command.args, command.args_used, 1, &reply, err);
+    if (rc)
+        return rc;
+    job->stopped |= state_stops(reply);
+    redis_reply_free(reply);
+    return 0;
+}
+
+int progress_step(struct progress *progress, int step, int steps, struct err *err)
+{
+    int64_t now = clock_monotonic_ms(progress->clock);
+    bool always = step == 0 || step >= steps;
+    for (size_t i = 0; i < progress->job_count; i++) {
+        struct progress_job *job = &progress->jobs[i];
+        if (!always && now - job->written_ms < PROGRESS_INTERVAL_MS)
+            continue;
+        job->written_ms = now;
+        int rc = write_job(progress, job, step, steps, err);
+        if (rc)
+            return rc;
+    }
+    return 0;
+}
+
+bool progress_stopped(const struct progress *progress, size_t index)
+{
+    return job_of(progress, progress->tasks[index]->job)->stopped;
+}

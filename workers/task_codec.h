@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Task records ⇄ tasks and items, as docs/protocol.md, "Tasks", has them. Every byte that is read
+ * may be hostile: shapes, sizes and the finiteness of each number are checked.
+ */
+#ifndef UNCLIP_WORKERS_TASK_CODEC_H
+#define UNCLIP_WORKERS_TASK_CODEC_H
+
+#include <stddef.h>
+
+#include "common/err.h"
+#include "common/job.h"
+#include "common/kafka.h"
+#include "stages/stage.h"
+
+#define TASK_HEADER     "task"
+#define TASK_REF_HEADER "ref"
+#define TASK_BYTES_MAX  (64u << 20) /* of the tensors of one task */
+#define TASK_DIM_MAX    16384       /* of D, L and W */
+#define TASK_SIDE_MAX   2048        /* of S */
+#define TASK_URI_MAX    4096        /* bytes of the header ref */
+
+/* Groups of tensors. */
+enum tensors {
+    TENSORS_RNG = 1,
+    TENSORS_TEXT = 2, /* text_embed, text_states, text_mask */
+    TENSORS_IMAGE_EMBED = 4,
+    TENSORS_IMAGE = 8
+};
+unsigned tensors_needed(enum stage stage); /* what a task record has for this stage */
+
+/*
+ * Reads the header `task`. The task must be at `stage`, and its home below `homes` (the partitions
+ * of unclip.events). Error: ERR_INVALID_RECORD.
+ */
+int task_decode(struct task *task, const struct kafka_record *record, enum stage stage, int homes,
+                struct err *err);
+/* Reads exactly the tensors of `groups` into an item after item_init(). Error: ERR_INVALID_RECORD;
+   the item can be released in any case. */
+int tensors_decode(struct item *item, unsigned groups, const void *bytes, size_t size,
+                   struct err *err);
+/*
+ * Writes the tensors of `groups`. *bytes is owned (free()). Errors: ERR_OUT_OF_MEMORY;
+ * ERR_INVALID_RECORD when the item has no such tensor: its route skipped the stage that makes it.
+ */
+int tensors_encode(const struct item *item, unsigned groups, void **bytes, size_t *size,
+                   struct err *err);
+
+#endif

@@ -1,0 +1,400 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The Kafka thread's loop. One turn: take the finished batch from the compute thread, pull tasks,
+ * give the next batch out (so that computing never waits for a commit), commit the finished one;
+ * and when there was nothing to do, sleep until Kafka, the compute thread or the linger time wakes
+ * us.
+ *
+ * While a batch computes, only tasks of the class that comes next are pulled, at most one batch of
+ * them: whatever is not pulled goes to another worker when one joins.
+ */
+#include "workers/worker.h"
+
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "common/image.h"
+#include "common/kafka.h"
+#include "common/log.h"
+#include "workers/batch.h"
+#include "workers/compute.h"
+#include "workers/counters.h"
+
+#define COMMIT_MS 300000 /* how long the brokers may be away in a commit */
+#define IDLE_MS   1000   /* longest sleep */
+
+struct worker {
+    const struct config *config;
+    enum stage stage;
+    char name[64]; /* "decoder-0": the slot */
+    struct clock *clock;
+    struct kafka *kafka;
+    struct storage *storage;
+    struct redis *redis; /* the counters' connection */
+    bool redis_away;
+    struct compute *compute;
+    struct batcher batcher;
+    struct work *busy; /* borrowed: in the compute thread's hands */
+    int homes;
+    size_t partitions; /* as last said */
+    bool ready;        /* said so */
+    int64_t load_ms;
+    enum dtype dtype;
+    int threads;
+};
+
+static volatile sig_atomic_t stops; /* how many SIGTERM or SIGINT have come */
+
+static void on_stop(int number)
+{
+    (void)number;
+    if (++stops > 1)
+        _exit(1);
+}
+
+/* Only the main thread gets them: threads made before stops_unblock() inherit the block. */
+static void stops_block(void)
+{
+    struct sigaction action = {.sa_handler = on_stop};
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGINT);
+    sigaction(SIGTERM, &action, NULL);
+    sigaction(SIGINT, &action, NULL);
+    pthread_sigmask(SIG_BLOCK, &set, NULL);
+}
+
+static void stops_unblock(void)
+{
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGINT);
+    pthread_sigmask(SIG_UNBLOCK, &set, NULL);
+}
+
+/* --- pulling --- */
+
+static bool parcel_gone(void *context, const void *payload)
+{
+    const struct worker *worker = context;
+    const struct parcel *parcel = payload;
+    return !kafka_record_current(worker->kafka, parcel->record);
+}
+
+/* After a rebalance: forget what waits, give up what is computed, of partitions that went away. */
+static void drop_revoked(struct worker *worker)
+{
+    void **gone = xcalloc(worker->batcher.capacity, sizeof(*gone));
+    size_t count = batcher_remove(&worker->batcher, parcel_gone, worker, gone);
+    for (size_t i = 0; i < count; i++)
+        parcel_free(gone[i]);
+    free(gone);
+    for (size_t i = 0; worker->busy && i < worker->busy->count; i++)
+        if (parcel_gone(worker, worker->busy->parcels[i]))
+            atomic_store(&worker->busy->parcels[i]->abandoned, true);
+}
+
+static void add(struct worker *worker, struct kafka_record *record, enum task_class task_class)
+{
+    struct parcel *parcel = parcel_new(record, worker->stage, worker->homes);
+    struct batch_entry entry = {.task = parcel->has_task ? &parcel->task : NULL,
+                                .task_class = task_class,
+                                .topic = record->topic,
+                                .partition = record->partition,
+                                .since_ms = clock_monotonic_ms(worker->clock),
+                                .payload = parcel};
+    batcher_add(&worker->batcher, &entry);
+}
+
+static int pull_class(struct worker *worker, enum task_class task_class, struct err *err)
+{
+    while (!batcher_full(&worker->batcher)) {
+        struct kafka_record *record = NULL;
+        int rc = kafka_poll(worker->kafka, (int)task_class, 0, &record, err);
+        if (rc || !record)
+            return rc;
+        add(worker, record, task_class);
+    }
+    return 0;
+}
+
+static int pull(struct worker *worker, struct err *err)
+{
+    enum task_class first = batcher_prefers(&worker->batcher);
+    enum task_class second = first == CLASS_BULK ? CLASS_INTERACTIVE : CLASS_BULK;
+    int rc = stops ? 0 : pull_class(worker, first, err);
+    if (!rc && !stops && !worker->busy)
+        rc = pull_class(worker, second, err);
+    return rc;
+}
+
+/* --- handing out --- */
+
+/* Whether a batch was given to the compute thread. */
+static bool dispatch(struct worker *worker)
+{
+    if (worker->busy || stops ||
+        batcher_due(&worker->batcher, clock_monotonic_ms(worker->clock)) != 0)
+        return false;
+    void **taken = xcalloc(worker->batcher.capacity, sizeof(*taken));
+    size_t count = batcher_take(&worker->batcher, taken);
+    struct work *work = work_new(count);
+    for (size_t i = 0; i < count; i++)
+        work->parcels[work->count++] = taken[i];
+    free(taken);
+    worker->busy = work;
+    compute_submit(worker->compute, work);
+    return true;
+}
+
+static void compute_done(void *context)
+{
+    kafka_wake(context);
+}
+
+/* --- committing --- */
+
+static void count_parcel(struct counters *counters, const struct parcel *parcel)
+{
+    counters->tasks++;
+    counters->failures += parcel->outcome == OUTCOME_FAILED;
+    counters->cache_hits += parcel->cache_hit;
+    counters->computed += parcel->computed;
+}
+
+static void count(struct worker *worker, const struct counters *counters)
+{
+    struct err err = {0};
+    int rc = counters_add(counters, worker->redis, worker->stage, &err);
+    if (rc && !worker->redis_away)
+        log_warn("counters are not counted: %s", err.text);
+    worker->redis_away = rc != 0;
+}
+
+/* What only a committed task may have done. */
+static void settle(struct worker *worker, const struct work *work, const struct kafka_unit *units)
+{
+    struct counters counters = {.batches = (int64_t)work->passes,
+                                .compute_ms = (int64_t)(work->compute_ms + 0.5)};
+    struct err err = {0};
+    for (size_t i = 0; i < work->count; i++) {
+        const struct parcel *parcel = work->parcels[i];
+        if (units[i].lost)
+            continue;
+        count_parcel(&counters, parcel);
+        if (parcel->outcome == OUTCOME_FAILED)
+            log_warn("%s/%d failed: %s", parcel->has_task ? parcel->task.job : "a record",
+                     parcel->has_task ? parcel->task.image : 0, parcel->err.text);
+        if (parcel->input_ref && storage_remove(worker->storage, parcel->input_ref, &err))
+            log_warn("a task's tensors stay behind: %s", err.text);
+    }
+    count(worker, &counters);
+}
+
+static int commit(struct worker *worker, struct work *work, struct err *err)
+{
+    struct kafka_unit *units = xcalloc(work->count, sizeof(*units));
+    for (size_t i = 0; i < work->count; i++)
+        units[i] = (struct kafka_unit){.record = work->parcels[i]->record,
+                                       .outputs = work->parcels[i]->outputs,
+                                       .output_count = work->parcels[i]->output_count};
+    int rc = kafka_commit(worker->kafka, units, work->count, COMMIT_MS, err);
+    if (!rc)
+        settle(worker, work, units);
+    free(units);
+    work_free(work);
+    return rc;
+}
+
+/* --- the loop --- */
+
+static void say_ready(struct worker *worker)
+{
+    size_t partitions = kafka_partitions(worker->kafka);
+    if (!kafka_assigned(worker->kafka) || (worker->ready && partitions == worker->partitions))
+        return;
+    if (worker->ready)
+        log_info("%zu partitions", partitions);
+    else
+        log_info("ready: stage %s, slot %lld, %zu partitions, model %s, %s, %d threads, loaded in "
+                 "%lld ms",
+                 stage_name(worker->stage), (long long)worker->config->slot, partitions,
+                 worker->config->model, dtype_name(worker->dtype), worker->threads,
+                 (long long)worker->load_ms);
+    worker->ready = true;
+    worker->partitions = partitions;
+}
+
+static int rest(struct worker *worker, struct err *err)
+{
+    int64_t due = worker->busy || stops
+                      ? -1
+                      : batcher_due(&worker->batcher, clock_monotonic_ms(worker->clock));
+    if (due == 0)
+        return 0;
+    if (!worker->busy && due < 0)
+        kafka_commit_idle(worker->kafka);
+    return kafka_poll(worker->kafka, -1, due > 0 ? (int)due : IDLE_MS, NULL, err);
+}
+
+static int turn(struct worker *worker, struct err *err)
+{
+    struct work *done = worker->busy ? compute_take(worker->compute) : NULL;
+    if (done)
+        worker->busy = NULL;
+    int rc = pull(worker, err);
+    drop_revoked(worker);
+    bool dispatched = !rc && dispatch(worker);
+    if (done && !rc)
+        return commit(worker, done, err);
+    work_free(done);
+    if (rc || dispatched)
+        return rc;
+    say_ready(worker);
+    return rest(worker, err);
+}
+
+static int loop(struct worker *worker, struct err *err)
+{
+    int rc = 0;
+    bool said = false;
+    while (!rc && (!stops || worker->busy)) {
+        rc = turn(worker, err);
+        if (stops && !said)
+            log_info("stopping%s", worker->busy ? " after the batch in hand" : "");
+        said = stops > 0;
+    }
+    if (!rc)
+        kafka_commit_idle(worker->kafka);
+    return rc;
+}
+
+/* --- starting and ending --- */
+
+static int kafka_start(struct worker *worker, struct err *err)
+{
+    const char *lanes[CLASS_COUNT][2] = {{NULL}};
+    const char *outputs[CLASS_COUNT * STAGE_COUNT + 3];
+    size_t count = 0;
+    struct kafka_options options = {
+        .config = worker->config, .slot = worker->name, .output_topics = outputs};
+    for (int c = 0; c < CLASS_COUNT; c++) {
+        lanes[c][0] = topic_tasks(worker->stage, (enum task_class)c);
+        options.lane_topics[c] = lanes[c];
+        for (int s = (int)worker->stage + 1; s < STAGE_COUNT; s++)
+            outputs[count++] = topic_tasks((enum stage)s, (enum task_class)c);
+    }
+    outputs[count++] = topic_name(TOPIC_EVENTS);
+    outputs[count++] = topic_name(TOPIC_DEAD_LETTER);
+    outputs[count] = NULL;
+    char *group = xasprintf("unclip-%s", stage_name(worker->stage));
+    options.group = group;
+    int rc = kafka_open(&worker->kafka, &options, err);
+    free(group);
+    if (!rc)
+        worker->homes = kafka_topic_partitions(worker->kafka, topic_name(TOPIC_EVENTS));
+    return rc;
+}
+
+static int start(struct worker *worker, struct shard *shard, struct models *models, struct err *err)
+{
+    const struct config *config = worker->config;
+    int rc;
+    if ((rc = storage_open(&worker->storage, config->artifacts, err)) ||
+        (rc = redis_open(&worker->redis, config->redis, worker->clock, err)) ||
+        (rc = kafka_start(worker, err)))
+        return rc;
+    struct compute_options options = {.stage = worker->stage,
+                                      .worker = worker->name,
+                                      .redis = config->redis,
+                                      .cache_ttl_s = config->cache_ttl_s,
+                                      .homes = worker->homes,
+                                      .storage = worker->storage,
+                                      .shard = shard,
+                                      .models = models,
+                                      .clock = worker->clock,
+                                      .wake = compute_done,
+                                      .context = worker->kafka};
+    return compute_start(&worker->compute, &options, err);
+}
+
+/* What waits is not committed, and comes again to whoever gets the partition. */
+static void stop(struct worker *worker)
+{
+    compute_stop(worker->compute);
+    for (size_t i = 0; i < worker->batcher.count; i++)
+        parcel_free(worker->batcher.waiting[i].payload);
+    batcher_release(&worker->batcher);
+    kafka_close(worker->kafka);
+    redis_close(worker->redis);
+    storage_close(worker->storage);
+}
+
+/* Rank 0: the queue's side. */
+static int lead(const struct config *config, enum stage stage, struct shard *shard,
+                struct models *models, struct nn *nn, int64_t load_ms, struct err *err)
+{
+    struct worker worker = {.config = config,
+                            .stage = stage,
+                            .clock = clock_system(),
+                            .load_ms = load_ms,
+                            .dtype = nn_dtype(nn),
+                            .threads = nn_threads(nn)};
+    snprintf(worker.name, sizeof(worker.name), "%s-%lld", stage_name(stage),
+             (long long)config->slot);
+    batcher_init(&worker.batcher, (int)config->batch, config->linger_ms, (int)config->bulk_share);
+    int rc = start(&worker, shard, models, err);
+    stops_unblock();
+    if (!rc)
+        rc = loop(&worker, err);
+    if (rc)
+        return rc; /* the process ends, and with it the batch in hand */
+    stop(&worker);
+    log_info("stopped");
+    return 0;
+}
+
+static int choose_dtype(const char *name, enum dtype *dtype, struct err *err)
+{
+    if (strcmp(name, "auto") == 0)
+        *dtype = nn_cpu_has_bf16() ? DTYPE_BF16 : DTYPE_F32;
+    else if (strcmp(name, "f32") == 0)
+        *dtype = DTYPE_F32;
+    else if (strcmp(name, "bf16") == 0)
+        *dtype = DTYPE_BF16;
+    else
+        return err_set(err, ERR_INVALID_ARGUMENT, "--dtype is '%s', not auto, f32 or bf16", name);
+    return 0;
+}
+
+int worker_run(const struct config *config, enum stage stage, struct shard *shard, struct err *err)
+{
+    struct nn *nn = NULL;
+    struct models *models = NULL;
+    struct stage_model *model;
+    enum dtype dtype;
+    int64_t began = clock_monotonic_ms(clock_system());
+    stops_block();
+    int rc = choose_dtype(config->dtype, &dtype, err);
+    if (!rc)
+        rc = nn_open(&nn, dtype, (int)config->threads, err);
+    if (!rc) {
+        models_open(&models, config->models, stage, nn);
+        shard_use(shard, models, nn, stage);
+        rc = models_get(models, config->model, &model, err);
+    }
+    int64_t load_ms = clock_monotonic_ms(clock_system()) - began;
+    if (!rc && shard_rank(shard) == 0)
+        rc = lead(config, stage, shard, models, nn, load_ms, err);
+    else if (!rc)
+        shard_serve(shard);
+    if (rc)
+        return rc;
+    models_close(models);
+    nn_close(nn);
+    return rc;
+}

@@ -45,9 +45,10 @@ static void make_merges(struct merges *merges, struct rng *rng, int count)
         int right = (int)(rng_random(rng) % (uint32_t)(6 + merges->count));
         const char *a = merges->token[left], *b = merges->token[right];
         char joined[2 * TEXT_MAX];
-        if (strchr(a, '<') || strlen(a) + strlen(b) > TEXT_MAX)
+        if (strchr(a, '<') || strlen(a) >= TEXT_MAX || strlen(b) >= TEXT_MAX ||
+            strlen(a) + strlen(b) > TEXT_MAX)
             continue;
-        snprintf(joined, sizeof joined, "%.15s%.15s", a, b);
+        snprintf(joined, sizeof joined, "%.14s%.13s", a, b);
         if (known(merges, joined))
             continue;
         int k = merges->count++;

@@ -43,20 +43,24 @@ struct redis_reply {
  */
 int redis_command(struct redis *redis, const struct redis_arg *args, size_t count,
                   struct redis_reply **reply, struct err *err);
-/* The same from a format of space-separated words: %s a string, %b bytes and size_t, %lld integers. */
+/* The same from a format of space-separated words: %s a string, %b bytes and size_t, %lld integers
+   (long long). What a directive writes is never split into words. */
 int redis_commandf(struct redis *redis, struct redis_reply **reply, struct err *err,
                    const char *format, ...);
 void redis_reply_free(struct redis_reply *reply);
 /* The value of `field` in a reply of HGETALL, or NULL. */
 const char *redis_reply_field(const struct redis_reply *reply, const char *field);
 
-/* Pipelines: queue any number, then flush reads all replies; the first error is returned. */
+/*
+ * Pipelines: queue any number, then flush sends them and reads all replies; the first error is
+ * returned. Queueing itself sends nothing and cannot fail; a flush empties the queue in any case.
+ */
 int redis_queue(struct redis *redis, const struct redis_arg *args, size_t count, struct err *err);
 int redis_flush(struct redis *redis, struct err *err);
 
 /*
- * A Lua script, sent by its SHA-1 (EVALSHA) and by its text when the server does not know it.
- * `script` must be static; the first key_count args are keys.
+ * A Lua script, sent by its SHA-1 (EVALSHA, after one SCRIPT LOAD) and by its text when the server
+ * has forgotten it. `script` must be static; the first key_count args are keys.
  */
 int redis_script(struct redis *redis, const char *script, const struct redis_arg *args, size_t count,
                  size_t key_count, struct redis_reply **reply, struct err *err);

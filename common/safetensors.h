@@ -77,7 +77,8 @@ struct safetensors_metadata_pair {
 /*
  * Writes a record from entries (their `bytes` field is derived, data is copied). Deterministic:
  * tensors in the given order, header padded with spaces to 8 bytes. Returns an owned buffer
- * (free()). Error: ERR_OUT_OF_MEMORY.
+ * (free()). Errors: ERR_OUT_OF_MEMORY, ERR_TOO_LARGE (the header), ERR_INTERNAL (no UTF-8); a name
+ * given twice is a BUG.
  */
 int safetensors_encode(const struct safetensors_entry *entries, size_t count,
                        const struct safetensors_metadata_pair *metadata, size_t metadata_count,

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* stages/resize.c against torch's bicubic resize with antialias, within 1e-6. */
-#include "golden.h"
+#include "exact.h"
 
 #include "stages/resize.h"
 
@@ -26,11 +26,11 @@ static float *to_nchw(const float *hwc, int c, int h, int w)
 }
 
 /* A large output is given as every stride-th value and the sums of each channel. */
-static void assert_sampled(const struct safetensors *file, const float *y, int c, int pixels)
+static void assert_sampled(const struct golden *golden, const float *y, int c, int pixels)
 {
-    const struct safetensors_entry *sample = golden_entry(file, "out.y.sample", DTYPE_F32);
-    const float *want = sample->data, *sums = golden_f32(file, "out.y.sum");
-    size_t stride = (size_t)golden_i64(file, "out.y.stride")[0];
+    const struct safetensors_entry *sample = golden_typed(golden, "out.y.sample", DTYPE_F32);
+    const float *want = sample->data, *sums = golden_f32(golden, "out.y.sum");
+    size_t stride = (size_t)golden_i64(golden, "out.y.stride")[0];
     for (size_t i = 0; i < golden_count(sample); i++)
         golden_assert_near(&y[i * stride], &want[i], 1, LIMIT, "sample");
     for (int k = 0; k < c; k++) {
@@ -43,11 +43,11 @@ static void assert_sampled(const struct safetensors *file, const float *y, int c
 
 static void check(const char *name)
 {
-    struct safetensors *file = golden_open(name);
-    const struct safetensors_entry *in = golden_entry(file, "in.x", DTYPE_F32);
-    const struct safetensors_entry *out = safetensors_find(file, "out.y");
+    struct golden golden = golden_open(name);
+    const struct safetensors_entry *in = golden_typed(&golden, "in.x", DTYPE_F32);
+    const struct safetensors_entry *out = safetensors_find(golden.file, "out.y");
     int64_t shape[4];
-    memcpy(shape, out ? out->dim : golden_i64(file, "out.y.shape"), sizeof shape);
+    memcpy(shape, out ? out->dim : golden_i64(&golden, "out.y.shape"), sizeof shape);
     int c = (int)in->dim[1], ih = (int)in->dim[2], iw = (int)in->dim[3];
     int oh = (int)shape[2], ow = (int)shape[3];
     float *src = to_nhwc(in->data, c, ih, iw);
@@ -56,13 +56,13 @@ static void check(const char *name)
     assert_int_equal(resize_bicubic(src, ih, iw, c, dst, oh, ow, &err), 0);
     float *y = to_nchw(dst, c, oh, ow);
     if (out)
-        golden_assert_near(y, golden_f32(file, "out.y"), golden_count(out), LIMIT, name);
+        golden_assert_near(y, golden_f32(&golden, "out.y"), golden_count(out), LIMIT, name);
     else
-        assert_sampled(file, y, c, oh * ow);
+        assert_sampled(&golden, y, c, oh * ow);
     free(y);
     free(dst);
     free(src);
-    safetensors_free(file);
+    golden_close(&golden);
 }
 
 static void test_cases(void **state)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* stages/rng.c against torch's CPU generator: uniform draws to the bit, normal ones within 1e-6. */
-#include "golden.h"
+#include "exact.h"
 
 #include "stages/rng.h"
 
@@ -46,10 +46,10 @@ static void check_fresh(const struct safetensors_entry *entry, uint64_t seed)
 }
 
 /* "out.mixed.0": the draws that the setting lists, from one generator. */
-static void check_mixed(const struct safetensors *file, const struct safetensors_entry *entry,
+static void check_mixed(const struct golden *golden, const struct safetensors_entry *entry,
                         uint64_t seed)
 {
-    const char *specs = golden_setting(file, entry->name + strlen("out."));
+    const char *specs = golden_setting(golden, entry->name + strlen("out."));
     const float *want = entry->data;
     float got[DRAWS_MAX];
     size_t done = 0;
@@ -72,16 +72,16 @@ static void check_file(const char *name)
 {
     if (strcmp(name, "rng-picture") == 0)
         return; /* test_picture */
-    struct safetensors *file = golden_open(name);
-    uint64_t seed = strtoull(golden_setting(file, "seed"), NULL, 10);
-    for (size_t i = 0; i < safetensors_count(file); i++) {
-        const struct safetensors_entry *entry = safetensors_at(file, i);
+    struct golden golden = golden_open(name);
+    uint64_t seed = strtoull(golden_setting(&golden, "seed"), NULL, 10);
+    for (size_t i = 0; i < safetensors_count(golden.file); i++) {
+        const struct safetensors_entry *entry = safetensors_at(golden.file, i);
         if (strncmp(entry->name, "out.mixed.", strlen("out.mixed.")) == 0)
-            check_mixed(file, entry, seed);
+            check_mixed(&golden, entry, seed);
         else
             check_fresh(entry, seed);
     }
-    safetensors_free(file);
+    golden_close(&golden);
 }
 
 static void test_seeds(void **state)
@@ -93,17 +93,17 @@ static void test_seeds(void **state)
 static void test_picture(void **state)
 {
     (void)state;
-    struct safetensors *file = golden_open("rng-picture");
-    const struct safetensors_entry *entry = golden_entry(file, "out.randn", DTYPE_F32);
+    struct golden golden = golden_open("rng-picture");
+    const struct safetensors_entry *entry = golden_typed(&golden, "out.randn", DTYPE_F32);
     size_t count = golden_count(entry);
     float *got = malloc(count * sizeof *got);
     struct rng rng;
     assert_int_equal(count, 3 * 64 * 64);
-    rng_seed(&rng, strtoull(golden_setting(file, "seed"), NULL, 10));
+    rng_seed(&rng, strtoull(golden_setting(&golden, "seed"), NULL, 10));
     rng_normal(&rng, got, count);
     compare("randn", got, entry->data, count, "picture");
     free(got);
-    safetensors_free(file);
+    golden_close(&golden);
 }
 
 int main(void)

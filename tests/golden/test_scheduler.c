@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* stages/scheduler.c against UnCLIPScheduler: tables, and whole walks within 1e-6. */
-#include "golden.h"
+#include "exact.h"
 
 #include <unistd.h>
 
@@ -22,22 +22,22 @@ static void load(struct scheduler *scheduler, const char *config)
         fail_msg("%s", err.text);
 }
 
-static void load_case(struct scheduler *scheduler, const struct safetensors *file)
+static void load_case(struct scheduler *scheduler, const struct golden *golden)
 {
     char config[512];
     snprintf(config, sizeof config,
              "{\"prediction_type\": \"%s\", \"variance_type\": \"%s\", \"clip_sample\": %s, "
              "\"clip_sample_range\": %s, \"num_train_timesteps\": %s}",
-             golden_setting(file, "prediction_type"), golden_setting(file, "variance_type"),
-             golden_setting(file, "clip_sample"), golden_setting(file, "clip_sample_range"),
-             golden_setting(file, "num_train_timesteps"));
+             golden_setting(golden, "prediction_type"), golden_setting(golden, "variance_type"),
+             golden_setting(golden, "clip_sample"), golden_setting(golden, "clip_sample_range"),
+             golden_setting(golden, "num_train_timesteps"));
     load(scheduler, config);
 }
 
-static void assert_timesteps(const struct scheduler *scheduler, const struct safetensors *file,
+static void assert_timesteps(const struct scheduler *scheduler, const struct golden *golden,
                              const char *name)
 {
-    const struct safetensors_entry *entry = golden_entry(file, name, DTYPE_I64);
+    const struct safetensors_entry *entry = golden_typed(golden, name, DTYPE_I64);
     const int64_t *want = entry->data;
     assert_int_equal(golden_count(entry), scheduler->steps);
     for (int i = 0; i < scheduler->steps; i++)
@@ -48,23 +48,23 @@ static void test_tables(void **state)
 {
     (void)state;
     static const int steps[] = {2, 3, 4, 7, 25, 50, 100, 1000};
-    struct safetensors *file = golden_open("scheduler-tables");
+    struct golden golden = golden_open("scheduler-tables");
     struct scheduler scheduler;
     struct err err;
     char name[64];
     load(&scheduler, "{}");
     assert_int_equal(scheduler.train_steps, 1000);
-    assert_memory_equal(scheduler.betas, golden_f32(file, "out.betas"), 1000 * sizeof(float));
-    assert_memory_equal(scheduler.alphas_bar, golden_f32(file, "out.alphas_cumprod"),
+    assert_memory_equal(scheduler.betas, golden_f32(&golden, "out.betas"), 1000 * sizeof(float));
+    assert_memory_equal(scheduler.alphas_bar, golden_f32(&golden, "out.alphas_cumprod"),
                         1000 * sizeof(float));
-    assert_int_equal(safetensors_count(file), 2 + sizeof steps / sizeof *steps);
+    assert_int_equal(safetensors_count(golden.file), 2 + sizeof steps / sizeof *steps);
     for (size_t i = 0; i < sizeof steps / sizeof *steps; i++) {
         assert_int_equal(scheduler_set_steps(&scheduler, steps[i], &err), 0);
         snprintf(name, sizeof name, "out.timesteps.%d", steps[i]);
-        assert_timesteps(&scheduler, file, name);
+        assert_timesteps(&scheduler, &golden, name);
     }
     scheduler_release(&scheduler);
-    safetensors_free(file);
+    golden_close(&golden);
 }
 
 /* A walk of n samples, each of `size` values; the model's output holds 1 or 2 times as many. */
@@ -107,26 +107,26 @@ static void check_walk(const char *name)
 {
     if (strcmp(name, "scheduler-tables") == 0)
         return; /* test_tables */
-    struct safetensors *file = golden_open(name);
-    const struct safetensors_entry *sample = golden_entry(file, "in.sample", DTYPE_F32);
-    int steps = atoi(golden_setting(file, "steps"));
+    struct golden golden = golden_open(name);
+    const struct safetensors_entry *sample = golden_typed(&golden, "in.sample", DTYPE_F32);
+    int steps = atoi(golden_setting(&golden, "steps"));
     struct err err;
     struct walk walk = {
-        .output = golden_f32(file, "in.model_output"),
-        .noise = golden_f32(file, "in.noise"),
-        .prev = golden_f32(file, "out.prev_sample"),
-        .original = golden_f32(file, "out.pred_original_sample"),
+        .output = golden_f32(&golden, "in.model_output"),
+        .noise = golden_f32(&golden, "in.noise"),
+        .prev = golden_f32(&golden, "out.prev_sample"),
+        .original = golden_f32(&golden, "out.pred_original_sample"),
         .n = (size_t)sample->dim[0],
         .size = golden_count(sample) / (size_t)sample->dim[0],
     };
-    walk.output_size =
-        golden_count(golden_entry(file, "in.model_output", DTYPE_F32)) / ((size_t)steps * walk.n);
-    load_case(&walk.scheduler, file);
+    walk.output_size = golden_count(golden_typed(&golden, "in.model_output", DTYPE_F32)) /
+                       ((size_t)steps * walk.n);
+    load_case(&walk.scheduler, &golden);
     assert_int_equal(scheduler_set_steps(&walk.scheduler, steps, &err), 0);
-    assert_timesteps(&walk.scheduler, file, "out.timesteps");
+    assert_timesteps(&walk.scheduler, &golden, "out.timesteps");
     run_walk(&walk, sample->data);
     scheduler_release(&walk.scheduler);
-    safetensors_free(file);
+    golden_close(&golden);
 }
 
 static void test_walks(void **state)

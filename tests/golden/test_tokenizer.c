@@ -75,7 +75,7 @@ static void check_vocabulary(const char *folder, const char *table)
     assert_non_null(file);
     assert_int_equal(fscanf(file, "# model_max_length %d\n", &length), 1);
     assert_int_equal(length, tokenizer_max_length(tokenizer));
-    while (fgets(line, LINE_MAX_BYTES, &golden)) {
+    while (fgets(line, LINE_MAX_BYTES, file)) {
         line[strcspn(line, "\n")] = 0;
         equal += check_line(tokenizer, line);
         lines++;

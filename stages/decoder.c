@@ -260,42 +260,31 @@ static void finish(void *context, struct latent *latent)
     item_take_image(latent->item, &latent->x, (int)run->stage->unet.config.sample_size);
 }
 
-static void check_items(const struct decoder_stage *stage, struct item *const *items, size_t count,
-                        int64_t text_len)
+static void check_items(const struct decoder_stage *stage, struct item *const *items, size_t count)
 {
     int64_t d = stage->text_proj.config.clip_embeddings_dim;
     for (size_t i = 0; i < count; i++)
-        if (item_live(items[i]) && item_check_text(items[i], d, text_len, d) &&
+        if (item_live(items[i]) && item_check_text(items[i], d, items[i]->text_len, d) &&
             !items[i]->image_embed)
             err_set(&items[i]->err, ERR_INVALID_RECORD, "the task has no image embedding");
 }
 
-/* The decoder knows no length of text: the batch's first item sets it. */
-static int64_t text_length(struct item *const *items, size_t count)
+/* Runs items whose texts have one length. */
+static int run_group(struct decoder_stage *stage, struct item *const *items, size_t count,
+                     const struct stage_settings *settings, const struct stage_watch *watch,
+                     struct err *err)
 {
-    for (size_t i = 0; i < count; i++)
-        if (item_live(items[i]))
-            return items[i]->text_len;
-    return 0;
-}
-
-static int decoder_run(void *state, struct item *const *items, size_t count,
-                       const struct stage_settings *settings, const struct stage_watch *watch,
-                       struct err *err)
-{
-    struct decoder_stage *stage = state;
     const struct unet_config *unet = &stage->unet.config;
     size_t pixels = (size_t)(unet->sample_size * unet->sample_size);
     struct decoder_run run = {
         .stage = stage,
         .guided = denoise_guided(settings),
         .guidance = (float)settings->guidance,
-        .text_len = text_length(items, count),
-        .conditions = xcalloc(count + 1, sizeof *run.conditions),
+        .text_len = items[0]->text_len,
+        .conditions = xcalloc(count, sizeof *run.conditions),
         .row = malloc(pixels * (size_t)unet->out_channels * sizeof(float)),
         .uncond = malloc(pixels * CHANNELS * sizeof(float)),
     };
-    check_items(stage, items, count, run.text_len);
     struct denoiser denoiser = {
         .scheduler = &stage->scheduler,
         .pixels = pixels,
@@ -305,9 +294,9 @@ static int decoder_run(void *state, struct item *const *items, size_t count,
         .finish = finish,
         .context = &run,
     };
-    int rc = run.row && run.uncond
-                 ? scheduler_set_steps(&stage->scheduler, settings->steps, err)
-                 : err_set(err, ERR_OUT_OF_MEMORY, "cannot hold the decoder's output");
+    int rc = 0;
+    if (!run.row || !run.uncond)
+        rc = err_set(err, ERR_OUT_OF_MEMORY, "cannot hold the decoder's output");
     if (rc == 0)
         rc = project_all(&run, items, count, err);
     if (rc == 0)
@@ -319,6 +308,46 @@ static int decoder_run(void *state, struct item *const *items, size_t count,
     free(run.conditions);
     free(run.row);
     free(run.uncond);
+    return rc;
+}
+
+/* Moves the items whose texts are as long as the first one's from `waiting` to `group`. */
+static size_t take_group(struct item **waiting, size_t *count, struct item **group)
+{
+    size_t kept = 0, taken = 0;
+    int length = waiting[0]->text_len;
+    for (size_t i = 0; i < *count; i++) {
+        if (waiting[i]->text_len == length)
+            group[taken++] = waiting[i];
+        else
+            waiting[kept++] = waiting[i];
+    }
+    *count = kept;
+    return taken;
+}
+
+/* The decoder itself sets no length of text; as a rule all items have the model's. */
+static int decoder_run(void *state, struct item *const *items, size_t count,
+                       const struct stage_settings *settings, const struct stage_watch *watch,
+                       struct err *err)
+{
+    struct decoder_stage *stage = state;
+    int rc = scheduler_set_steps(&stage->scheduler, settings->steps, err);
+    if (rc)
+        return rc;
+    check_items(stage, items, count);
+    struct item **waiting = xcalloc(count + 1, sizeof(struct item *));
+    struct item **group = xcalloc(count + 1, sizeof(struct item *));
+    size_t left = 0;
+    for (size_t i = 0; i < count; i++)
+        if (item_live(items[i]))
+            waiting[left++] = items[i];
+    while (left > 0 && rc == 0) {
+        size_t taken = take_group(waiting, &left, group);
+        rc = run_group(stage, group, taken, settings, watch, err);
+    }
+    free(waiting);
+    free(group);
     return rc;
 }
 

@@ -73,7 +73,7 @@ bool item_live(const struct item *item)
 
 bool item_check_text(struct item *item, int64_t embed_dim, int64_t text_len, int64_t text_width)
 {
-    if (!item->text_embed || !item->text_states || !item->text_mask)
+    if (!item->text_embed || !item->text_states || !item->text_mask || item->text_len < 1)
         err_set(&item->err, ERR_INVALID_RECORD, "the task has no text embedding");
     else if (item->embed_dim != embed_dim || item->text_len != text_len ||
              item->text_width != text_width)

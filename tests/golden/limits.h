@@ -17,7 +17,9 @@
 #define LIMIT_BLOCK_BF16 ((struct golden_limit){.nmse = 2e-4, .peak = 0.02})
 
 /* A picture of the whole pipeline in f32, text to the upsampler's pixels. */
-#define LIMIT_PIPELINE_PSNR 50.0 /* dB, of pixels in [0, 1] */
+#define LIMIT_PIPELINE_PSNR 50.0 /* dB */
+/* The same computed in bf16, of the shipped model: its steps forgive small errors. */
+#define LIMIT_PIPELINE_PSNR_BF16 35.0
 
 static inline struct golden_limit limit_network(enum dtype dtype)
 {

@@ -109,7 +109,8 @@ static double psnr(const struct item *const *items, size_t count, const uint8_t 
     return error > 0 ? 10 * log10(255.0 * 255.0 * (double)values / error) : INFINITY;
 }
 
-static void check_decoder(const struct golden *golden, struct item *const *items, size_t count)
+static void check_decoder(const struct golden *golden, struct item *const *items, size_t count,
+                          double limit)
 {
     struct golden_tensor want = golden_get(golden, "out.decoder");
     const int64_t *dim = want.dim; /* [n, 3, s, s] */
@@ -123,7 +124,7 @@ static void check_decoder(const struct golden *golden, struct item *const *items
     struct golden_distance distance = golden_measure(nchw, want.values, want.count, 1);
     double decibel = -10 * log10(distance.nmse);
     print_message("%s: decoder %.1f dB\n", golden->name, decibel);
-    assert_true(decibel >= LIMIT_PIPELINE_PSNR);
+    assert_true(decibel >= limit);
     free(nchw);
     free(want.values);
 }
@@ -138,14 +139,16 @@ static void check_embeds(const struct golden *golden, struct item *const *items,
     free(embeds);
 }
 
-static void check_route(const struct golden *golden, const char *path)
+static void check_route(const struct golden *golden, const char *path, enum dtype dtype)
 {
     struct scene scene;
     struct item items[IMAGES_MAX], *batch[IMAGES_MAX];
     struct route route = golden_route(golden);
     struct err err = {0};
     size_t count = (size_t)golden_integer(golden, "images");
-    scene_open(&scene, path, DTYPE_F32, 2, STAGE_UPSAMPLER_1);
+    bool exact = dtype == DTYPE_F32;
+    double limit = exact ? LIMIT_PIPELINE_PSNR : LIMIT_PIPELINE_PSNR_BF16;
+    scene_open(&scene, path, dtype, 2, STAGE_UPSAMPLER_1);
     for (size_t i = 0; i < count; i++) {
         batch[i] = &items[i];
         item_init(&items[i], golden_setting(golden, "prompt"), "",
@@ -156,17 +159,17 @@ static void check_route(const struct golden *golden, const char *path)
                   &err);
         for (size_t i = 0; i < count; i++)
             golden_ok(items[i].err.code, &items[i].err);
-        if (stage == STAGE_TEXT_ENCODE)
+        if (stage == STAGE_TEXT_ENCODE && exact)
             check_text(golden, &items[0]);
-        if (stage == STAGE_PRIOR)
+        if (stage == STAGE_PRIOR && exact)
             check_embeds(golden, batch, count);
         if (stage == STAGE_DECODER)
-            check_decoder(golden, batch, count);
+            check_decoder(golden, batch, count, limit);
     }
     double decibel =
         psnr((const struct item *const *)batch, count, golden_entry(golden, "out.image")->data);
     print_message("%s: picture %.1f dB\n", golden->name, decibel);
-    assert_true(decibel >= LIMIT_PIPELINE_PSNR);
+    assert_true(decibel >= limit);
     for (size_t i = 0; i < count; i++)
         item_release(&items[i]);
     scene_close(&scene);
@@ -178,14 +181,14 @@ static void test_mini(void **state)
     struct golden golden = golden_open(*state);
     char path[128];
     snprintf(path, sizeof path, "%s/%s", models, golden_setting(&golden, "dtype"));
-    check_route(&golden, path);
+    check_route(&golden, path, DTYPE_F32);
     golden_close(&golden);
 }
 
 static void test_emoji(void **state)
 {
-    struct golden golden = golden_open(*state);
-    check_route(&golden, MODELS_DIR "/emoji");
+    struct golden golden = golden_open("pipeline-emoji");
+    check_route(&golden, MODELS_DIR "/emoji", *(const enum dtype *)*state);
     golden_close(&golden);
 }
 
@@ -347,14 +350,44 @@ static void test_incomplete_items(void **state)
         release_batch(items);
     }
     init_batch(items, batch);
-    scene_run(&scene, batch, 1, &short_route, NULL);
+    scene_run(&scene, batch, BATCH, &short_route, NULL);
     items[0].text_len--; /* as a task of another model would have */
-    golden_ok(stage_run(scene.stages[STAGE_PRIOR], batch, 1, &short_route.settings[STAGE_PRIOR],
+    golden_ok(stage_run(scene.stages[STAGE_PRIOR], batch, 2, &short_route.settings[STAGE_PRIOR],
                         NULL, &err),
               &err);
     assert_int_equal(items[0].err.code, ERR_INVALID_RECORD);
     assert_non_null(strstr(items[0].err.text, "23 x 32"));
+    assert_int_equal(items[1].err.code, ERR_OK);
     release_batch(items);
+    scene_close(&scene);
+}
+
+/* The decoder sets no length of text, and so an odd one must not be the others' fault. */
+static void test_texts_of_two_lengths(void **state)
+{
+    (void)state;
+    struct item alone[BATCH], together[BATCH], *batch[BATCH];
+    struct scene scene;
+    struct err err = {0};
+    char path[128];
+    snprintf(path, sizeof path, "%s/f32", models);
+    scene_open(&scene, path, DTYPE_F32, 2, STAGE_DECODER);
+    init_batch(alone, batch);
+    scene_run(&scene, batch, BATCH, &short_route, NULL);
+    init_batch(together, batch);
+    for (enum stage stage = 0; stage <= STAGE_DECODER; stage++) {
+        if (stage == STAGE_DECODER)
+            together[0].text_len--;
+        golden_ok(
+            stage_run(scene.stages[stage], batch, BATCH, &short_route.settings[stage], NULL, &err),
+            &err);
+    }
+    for (size_t i = 0; i < BATCH; i++)
+        assert_int_equal(together[i].err.code, ERR_OK);
+    assert_same_item(&together[1], &alone[1]);
+    assert_same_item(&together[2], &alone[2]);
+    release_batch(together);
+    release_batch(alone);
     scene_close(&scene);
 }
 
@@ -378,29 +411,23 @@ static void test_steps_out_of_bounds(void **state)
     scene_close(&scene);
 }
 
-#define PIPELINE(test, name)                                                                       \
-    {                                                                                              \
-        name, test, NULL, NULL, (char[])                                                           \
-        {                                                                                          \
-            name                                                                                   \
-        }                                                                                          \
-    }
-#define IN_DTYPE(test, dtype)                                                                      \
-    {                                                                                              \
-#test " " #dtype, test, NULL, NULL, &dtype                                                 \
-    }
+/* clang-format off */
+#define PIPELINE(name) {name, test_mini, NULL, NULL, (char[]){name}}
+#define IN_DTYPE(test, dtype) {#test " " #dtype, test, NULL, NULL, &dtype}
+/* clang-format on */
 
 int main(void)
 {
     static enum dtype f32 = DTYPE_F32, bf16 = DTYPE_BF16;
     const struct CMUnitTest tests[] = {
-        PIPELINE(test_mini, "pipeline-mini-seed-0"),
-        PIPELINE(test_mini, "pipeline-mini-seed-7"),
-        PIPELINE(test_mini, "pipeline-mini-half-guided"),
-        PIPELINE(test_mini, "pipeline-mini-unguided"),
-        PIPELINE(test_mini, "pipeline-mini-f16"),
-        PIPELINE(test_mini, "pipeline-mini-bf16"),
-        PIPELINE(test_emoji, "pipeline-emoji"),
+        PIPELINE("pipeline-mini-seed-0"),
+        PIPELINE("pipeline-mini-seed-7"),
+        PIPELINE("pipeline-mini-half-guided"),
+        PIPELINE("pipeline-mini-unguided"),
+        PIPELINE("pipeline-mini-f16"),
+        PIPELINE("pipeline-mini-bf16"),
+        IN_DTYPE(test_emoji, f32),
+        IN_DTYPE(test_emoji, bf16),
         IN_DTYPE(test_batch_invariance, f32),
         IN_DTYPE(test_batch_invariance, bf16),
         IN_DTYPE(test_stop, f32),
@@ -408,6 +435,7 @@ int main(void)
         IN_DTYPE(test_not_finite, f32),
         IN_DTYPE(test_not_finite, bf16),
         cmocka_unit_test(test_incomplete_items),
+        cmocka_unit_test(test_texts_of_two_lengths),
         cmocka_unit_test(test_steps_out_of_bounds),
     };
     return cmocka_run_group_tests(tests, write_models, remove_models);

@@ -376,7 +376,7 @@ int worker_run(const struct config *config, enum stage stage, struct shard *shar
     struct nn *nn = NULL;
     struct models *models = NULL;
     struct stage_model *model;
-    enum dtype dtype;
+    enum dtype dtype = DTYPE_F32;
     int64_t began = clock_monotonic_ms(clock_system());
     stops_block();
     int rc = choose_dtype(config->dtype, &dtype, err);

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Configuration: one table (config_table.h) gives each setting its flag, its UNCLIP_… variable, its
- * config-file key, default, range, unit and help. A value comes from, in rising order: default, file
- * (`--config FILE` or UNCLIP_CONFIG; `key = value` lines, # comments), environment, flag. Unknown keys are errors. Keys that
- * begin with `kafka.` pass through to librdkafka (flag form: `--set kafka.security.protocol=ssl`).
+ * Configuration: one table gives each setting its flag, its UNCLIP_… variable, its config-file key,
+ * default, range, unit and help. A value comes from, in rising order: default, file (`--config FILE`
+ * or UNCLIP_CONFIG; `key = value` lines, # comments), environment (an empty variable is none), flag.
+ * Unknown keys are errors. Keys that begin with `kafka.` pass through to librdkafka: in the file as
+ * they are, in UNCLIP_SET as words KEY=VALUE, as flags `--set kafka.security.protocol=ssl`.
  */
 #ifndef UNCLIP_COMMON_CONFIG_H
 #define UNCLIP_COMMON_CONFIG_H
@@ -29,7 +30,7 @@ enum config_kind { CONFIG_STRING, CONFIG_INTEGER, CONFIG_FLAG };
 /*
  *  X(field, flag and file key, kind, default, minimum, maximum, unit, programs, help)
  *  The variable is UNCLIP_ + the flag in upper case with - as _. Integers are int64_t, strings are
- *  owned by the config, flags are bool.
+ *  owned by the config, flags are bool. A string whose unit is a list a|b|c must be one of them.
  */
 #define CONFIG_TABLE(X)                                                                            \
     X(kafka, "kafka", CONFIG_STRING, "127.0.0.1:9092", 0, 0, "host:port,…", CONFIG_ALL,            \

@@ -102,12 +102,23 @@ static void set_text(json_t *object, const char *key, const char *text)
         json_object_set_new(object, key, json_string(text));
 }
 
+/* A stage took part when a picture has it behind itself, or when it cost time and then failed. */
+static bool took_part(const struct live_job *job, int hop)
+{
+    for (int i = 0; job->pictures && i < job->job.n; i++)
+        if (job->pictures[i].hops > hop)
+            return true;
+    return job->stage_ms[job->job.route[hop].stage] > 0;
+}
+
 json_t *timings_json(const struct live_job *job)
 {
     json_t *out = json_object();
-    for (enum stage stage = 0; stage < STAGE_COUNT; stage++)
-        if (job->stage_ms[stage] > 0)
+    for (int hop = 0; hop < job->job.hops; hop++) {
+        enum stage stage = job->job.route[hop].stage;
+        if (took_part(job, hop))
             json_object_set_new(out, stage_name(stage), json_real(job->stage_ms[stage]));
+    }
     return out;
 }
 
@@ -137,7 +148,7 @@ static json_t *images_json(const struct live_job *job)
     return out;
 }
 
-static json_t *route_json(const struct job *job)
+json_t *route_json(const struct job *job)
 {
     json_t *out = json_array();
     for (int i = 0; i < job->hops; i++) {

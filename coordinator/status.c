@@ -85,6 +85,7 @@ void status_make(struct status *status, const struct live_job *job)
     put_int(status, "images_done", live_job_count(job, PICTURE_STORED));
     put_int(status, "images_failed", live_job_count(job, PICTURE_FAILED));
     put_json(status, "results", results_json(job));
+    put_json(status, "route", route_json(&job->job));
     put_json(status, "timings", timings_json(job));
     put_json(status, "notices", json_incref(job->notices));
     put_text(status, "error_code", job->error_code);

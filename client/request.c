@@ -1,0 +1,120 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Jobs from options. Bounds are the schema's; those in the tables only make better messages. */
+#include "client/request.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+
+#define AT(member) offsetof(struct request, member)
+
+const struct option request_options[] = {
+    {"n", 'n', OPTION_INTEGER, "N", 1, JOB_IMAGES_MAX, "1", AT(n), "pictures"},
+    {"size", 's', OPTION_INTEGER, "PIXELS", 1, 8192, "the model's largest", AT(size),
+     "width and height: 64, 256 or 1024"},
+    {"seed", 0, OPTION_INTEGER, "N", 0, (double)JOB_SEED_MAX, "random", AT(seed),
+     "picture I is made from seed N + I; the same seed makes the same picture"},
+    {"negative-prompt", 0, OPTION_TEXT, "TEXT", 0, 0, NULL, AT(negative_prompt),
+     "what the pictures should not show"},
+    {0},
+};
+
+#define STEPS(name, stage)                                                                         \
+    {                                                                                              \
+        "steps-" name, 0, OPTION_INTEGER, "N", 1, JOB_STEPS_MAX, "the model's", AT(steps[stage]),  \
+            "denoising steps of " name                                                             \
+    }
+#define GUIDANCE(name, stage)                                                                      \
+    {                                                                                              \
+        "guidance-" name, 0, OPTION_NUMBER, "X", 0, 100, "the model's", AT(guidance[stage]),       \
+            "guidance scale of " name "; 1 or less: none"                                          \
+    }
+
+const struct option sampling_options[] = {
+    STEPS("prior", STAGE_PRIOR),
+    STEPS("decoder", STAGE_DECODER),
+    STEPS("upsampler-1", STAGE_UPSAMPLER_1),
+    STEPS("upsampler-2", STAGE_UPSAMPLER_2),
+    GUIDANCE("prior", STAGE_PRIOR),
+    GUIDANCE("decoder", STAGE_DECODER),
+    {0},
+};
+
+void request_init(struct request *request)
+{
+    *request = (struct request){.n = 1, .seed = -1};
+    for (int i = 0; i < STAGE_COUNT; i++)
+        request->guidance[i] = -1;
+}
+
+static void set_text(json_t *record, const char *key, const char *text)
+{
+    if (text)
+        json_object_set_new(record, key, json_string(text));
+}
+
+static void set_settings(json_t *record, const struct request *request)
+{
+    json_t *steps = json_object(), *guidance = json_object();
+    for (enum stage stage = 0; stage < STAGE_COUNT; stage++) {
+        if (request->steps[stage] > 0)
+            json_object_set_new(steps, stage_name(stage), json_integer(request->steps[stage]));
+        if (request->guidance[stage] >= 0)
+            json_object_set_new(guidance, stage_name(stage), json_real(request->guidance[stage]));
+    }
+    if (json_object_size(steps))
+        json_object_set(record, "steps", steps);
+    if (json_object_size(guidance))
+        json_object_set(record, "guidance", guidance);
+    json_decref(steps);
+    json_decref(guidance);
+}
+
+json_t *request_json(const struct request *request, const char *prompt, const char *model)
+{
+    json_t *record = json_pack("{s:i, s:s}", "version", PROTOCOL_VERSION, "type",
+                               job_type_name(JOB_TEXT_TO_IMAGE));
+    set_text(record, "id", request->id);
+    set_text(record, "prompt", prompt);
+    set_text(record, "negative_prompt", request->negative_prompt);
+    json_object_set_new(record, "n", json_integer(request->n));
+    if (request->size > 0)
+        json_object_set_new(record, "size", json_integer(request->size));
+    if (request->seed >= 0)
+        json_object_set_new(record, "seed", json_integer(request->seed));
+    set_text(record, "model", model);
+    set_text(record, "class", request->task_class);
+    set_text(record, "client", request->client);
+    set_settings(record, request);
+    return record;
+}
+
+int request_check(const json_t *record, struct job *job, struct err *err)
+{
+    char *text = json_dumps(record, JSON_COMPACT);
+    int rc = job_parse(job, NULL, 0, text, strlen(text), "command-line", 0, 0, err);
+    free(text);
+    return rc;
+}
+
+void job_id_make(int64_t now_ms, const unsigned char random[10], char id[JOB_ID_NEW_SIZE])
+{
+    static const char digits[] = "0123456789abcdefghjkmnpqrstvwxyz"; /* Crockford's base 32 */
+
+    for (int i = 9; i >= 0; i--, now_ms >>= 5)
+        id[i] = digits[now_ms & 31];
+    for (int i = 0; i < 16; i++) { /* 80 bits, 5 a character */
+        int bit = i * 5;
+        unsigned pair = (unsigned)random[bit / 8] << 8 | (bit / 8 < 9 ? random[bit / 8 + 1] : 0u);
+        id[10 + i] = digits[pair >> (11 - bit % 8) & 31];
+    }
+    id[26] = 0;
+}
+
+void job_id_new(int64_t now_ms, char id[JOB_ID_NEW_SIZE])
+{
+    unsigned char random[10];
+    if (getrandom(random, sizeof random, 0) != sizeof random)
+        BUG("the system has no random bytes"); /* so few never come in pieces */
+    job_id_make(now_ms, random, id);
+}

@@ -1,0 +1,195 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The status hash as JSON. */
+#include "client/status_hash.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/utf8.h"
+
+enum field_kind { FIELD_TEXT, FIELD_INTEGER, FIELD_NUMBER, FIELD_JSON };
+
+/* In the order in which --json shows them. */
+static const struct {
+    const char *name;
+    enum field_kind kind;
+} fields[] = {
+    {"state", FIELD_TEXT},
+    {"type", FIELD_TEXT},
+    {"model", FIELD_TEXT},
+    {"prompt", FIELD_TEXT},
+    {"size", FIELD_INTEGER},
+    {"seed", FIELD_INTEGER},
+    {"class", FIELD_TEXT},
+    {"created_at", FIELD_TEXT},
+    {"updated_at", FIELD_TEXT},
+    {"finished_at", FIELD_TEXT},
+    {"stage", FIELD_TEXT},
+    {"step", FIELD_INTEGER},
+    {"steps", FIELD_INTEGER},
+    {"progress", FIELD_NUMBER},
+    {"images_total", FIELD_INTEGER},
+    {"images_done", FIELD_INTEGER},
+    {"images_failed", FIELD_INTEGER},
+    {"results", FIELD_JSON},
+    {"route", FIELD_JSON},
+    {"timings", FIELD_JSON},
+    {"notices", FIELD_JSON},
+    {"error_code", FIELD_TEXT},
+    {"error_message", FIELD_TEXT},
+    {"partition", FIELD_INTEGER},
+};
+
+static json_t *clean_string(const char *text)
+{
+    char *clean = utf8_clean(text, strlen(text));
+    json_t *value = json_string(clean);
+    free(clean);
+    return value;
+}
+
+/* What is not of its kind is shown as the text that it is. */
+static json_t *typed(enum field_kind kind, const char *text)
+{
+    char *end = NULL;
+    json_t *value = NULL;
+
+    if (kind == FIELD_INTEGER)
+        value = json_integer(strtoll(text, &end, 10));
+    else if (kind == FIELD_NUMBER)
+        value = json_real(strtod(text, &end));
+    else if (kind == FIELD_JSON)
+        value = json_loads(text, JSON_DECODE_ANY, NULL);
+    if (value && (!end || (*text && !*end)))
+        return value;
+    json_decref(value);
+    return clean_string(text);
+}
+
+json_t *status_from_reply(const char *id, const struct redis_reply *reply)
+{
+    json_t *out = json_pack("{s:s}", "id", id);
+    for (size_t i = 0; i < sizeof fields / sizeof *fields; i++) {
+        const char *text = redis_reply_field(reply, fields[i].name);
+        if (text)
+            json_object_set_new(out, fields[i].name, typed(fields[i].kind, text));
+    }
+    return out;
+}
+
+int status_fetch(struct redis *redis, const char *id, json_t **out, struct err *err)
+{
+    char key[REDIS_KEY_SIZE];
+    struct redis_reply *reply = NULL;
+
+    if (!job_id_valid(id, strlen(id)))
+        return err_set(err, ERR_NOT_FOUND, "'%.130s' is not a job id", id);
+    int rc = redis_commandf(redis, &reply, err, "HGETALL %s", redis_key(REDIS_KEY_JOB, id, key));
+    if (rc < 0)
+        return rc;
+    if (reply->count == 0)
+        rc = err_set(err, ERR_NOT_FOUND,
+                     "no job '%s': it was never sent, or it ended so long ago that its status is "
+                     "gone",
+                     id);
+    else
+        *out = status_from_reply(id, reply);
+    redis_reply_free(reply);
+    return rc;
+}
+
+const char *status_text(const json_t *status, const char *field)
+{
+    const char *text = json_string_value(json_object_get(status, field));
+    return text ? text : "";
+}
+
+int64_t status_int(const json_t *status, const char *field)
+{
+    return json_integer_value(json_object_get(status, field));
+}
+
+double status_number(const json_t *status, const char *field)
+{
+    return json_number_value(json_object_get(status, field));
+}
+
+enum job_state status_state(const json_t *status)
+{
+    enum job_state state = JOB_ACCEPTED;
+    job_state_parse(status_text(status, "state"), &state);
+    return state;
+}
+
+/* --- for people --- */
+
+static void print_place(const json_t *status, FILE *out)
+{
+    fprintf(out, "  progress   %.0f %%", status_number(status, "progress") * 100);
+    if (*status_text(status, "stage"))
+        fprintf(out, ", %s", status_text(status, "stage"));
+    if (status_int(status, "steps") > 0)
+        fprintf(out, " step %lld of %lld", (long long)status_int(status, "step"),
+                (long long)status_int(status, "steps"));
+    fputc('\n', out);
+}
+
+static void print_pictures(const json_t *status, FILE *out)
+{
+    size_t i;
+    const json_t *uri;
+
+    fprintf(out, "  pictures   %lld of %lld done", (long long)status_int(status, "images_done"),
+            (long long)status_int(status, "images_total"));
+    if (status_int(status, "images_failed"))
+        fprintf(out, ", %lld failed", (long long)status_int(status, "images_failed"));
+    fputc('\n', out);
+    json_array_foreach (json_object_get(status, "results"), i, uri) {
+        if (json_is_string(uri))
+            fprintf(out, "             %s\n", json_string_value(uri));
+    }
+}
+
+static void print_timings(const json_t *status, FILE *out)
+{
+    const json_t *timings = json_object_get(status, "timings");
+    const char *sign = "  timings    ";
+    for (enum stage stage = 0; stage < STAGE_COUNT; stage++) {
+        const json_t *ms = json_object_get(timings, stage_name(stage));
+        if (!ms)
+            continue;
+        fprintf(out, "%s%s %.2f s", sign, stage_name(stage), json_number_value(ms) / 1000);
+        sign = ", ";
+    }
+    if (*sign == ',')
+        fputc('\n', out);
+}
+
+static void print_words(const json_t *status, FILE *out)
+{
+    size_t i;
+    const json_t *notice;
+    json_array_foreach (json_object_get(status, "notices"), i, notice)
+        fprintf(out, "  note       %s\n", json_string_value(notice));
+    if (*status_text(status, "error_code"))
+        fprintf(out, "  error      %s: %s\n", status_text(status, "error_code"),
+                status_text(status, "error_message"));
+}
+
+void status_print(const json_t *status, FILE *out)
+{
+    fprintf(out, "%s %s\n", status_text(status, "id"), status_text(status, "state"));
+    if (*status_text(status, "prompt"))
+        fprintf(out, "  prompt     %s\n  settings   %s, %lld px, seed %lld, %s\n",
+                status_text(status, "prompt"), status_text(status, "model"),
+                (long long)status_int(status, "size"), (long long)status_int(status, "seed"),
+                status_text(status, "class"));
+    print_place(status, out);
+    print_pictures(status, out);
+    print_timings(status, out);
+    print_words(status, out);
+    fprintf(out, "  created    %s\n", status_text(status, "created_at"));
+    if (*status_text(status, "finished_at"))
+        fprintf(out, "  finished   %s\n", status_text(status, "finished_at"));
+}

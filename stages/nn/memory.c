@@ -16,7 +16,7 @@ void *memory_new(size_t bytes)
 {
     size_t alignment = bytes >= 2 * LARGE_PAGE ? LARGE_PAGE : MEMORY_ALIGNMENT;
     void *data;
-    if (bytes > SIZE_MAX - LARGE_PAGE ||
+    if (bytes > MEMORY_MAX ||
         posix_memalign(&data, alignment, bytes ? bytes : MEMORY_ALIGNMENT) != 0)
         return NULL;
     if (alignment == LARGE_PAGE)

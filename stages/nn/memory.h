@@ -16,6 +16,8 @@
 
 #define MEMORY_ALIGNMENT 64 /* bytes: a cache line and the widest vector */
 
+#define MEMORY_MAX ((size_t)1 << 40) /* bytes of one allocation */
+
 /* Owned memory (free()), uninitialised, on large pages where that helps. NULL when there is none.
  */
 void *memory_new(size_t bytes);

@@ -17,13 +17,15 @@ struct storage; /* opaque; thread-safe */
 int storage_open(struct storage **out, const char *folder, struct err *err);
 void storage_close(struct storage *storage);
 
-/* *uri is owned by the caller: "file:///absolute/path", percent-encoded. `name` must be relative and
-   without "..". */
+/* *uri is owned by the caller: "file:///absolute/path", percent-encoded. `name` is relative, and no
+   part of it is empty, begins with a dot or has control characters (ERR_INVALID_ARGUMENT). */
 int storage_write(struct storage *storage, const char *name, const void *bytes, size_t size,
                   char **uri, struct err *err);
-/* Refuses URIs outside the store, and sizes over max_size (ERR_TOO_LARGE). *bytes is owned. */
+/* Refuses URIs outside the store (ERR_INVALID_ARGUMENT) and sizes over max_size (ERR_TOO_LARGE); what
+   is not there is ERR_NOT_FOUND. *bytes is owned. */
 int storage_read(struct storage *storage, const char *uri, size_t max_size, void **bytes,
                  size_t *size, struct err *err);
+/* What is gone already is no error. */
 int storage_remove(struct storage *storage, const char *uri, struct err *err);
 
 #endif

@@ -31,6 +31,8 @@ struct storage {
 /* mkdir -p */
 static int make_folders(const char *folder, struct err *err)
 {
+    if (!*folder)
+        return err_set(err, ERR_IO, "the artifact store's folder has no name");
     char *path = xstrdup(folder);
     int result = 0;
     for (char *slash = path; result == 0 && slash; *slash = '/') {

@@ -6,6 +6,7 @@
  */
 #include "limits.h"
 
+#include "common/image.h"
 #include "stages/stage.h"
 
 static char models[] = "/tmp/golden-pipeline-XXXXXX";
@@ -411,6 +412,39 @@ static void test_steps_out_of_bounds(void **state)
     scene_close(&scene);
 }
 
+/* ---- a model without networks for 1024 pixels ---- */
+
+static void test_lanczos(void **state)
+{
+    (void)state;
+    struct nn *nn;
+    struct stage_model *stage;
+    struct item item, *batch[] = {&item};
+    struct stage_settings settings = {.steps = 4};
+    struct err err = {0};
+    int side = 256;
+    golden_ok(image_setup("test_pipeline", &err), &err);
+    golden_ok(nn_open(&nn, DTYPE_F32, 1, &err), &err);
+    golden_ok(stage_open(&stage, STAGE_UPSAMPLER_2, GOLDEN_DIR "/models/karlo-narrow", nn, &err),
+              &err);
+    item_init(&item, "", "", 0);
+    item.image_size = side;
+    item.image = xmalloc((size_t)side * (size_t)side * 3 * sizeof(float));
+    for (int i = 0; i < side * side * 3; i++)
+        item.image[i] = i / (side * 3) < side / 2 ? 1 : -0.5f; /* an edge, to overshoot at */
+    golden_ok(stage_run(stage, batch, 1, &settings, NULL, &err), &err);
+    golden_ok(item.err.code, &item.err);
+    assert_int_equal(item.image_size, 1024);
+    assert_true(item.resized);
+    for (int i = 0; i < 1024 * 1024 * 3; i++)
+        assert_true(item.image[i] >= -1 && item.image[i] <= 1);
+    assert_true(fabsf(item.image[0] - 1) < 1e-3f);
+    assert_true(fabsf(item.image[1024 * 1024 * 3 - 1] + 0.5f) < 1e-3f);
+    item_release(&item);
+    stage_close(stage);
+    nn_close(nn);
+}
+
 /* clang-format off */
 #define PIPELINE(name) {name, test_mini, NULL, NULL, (char[]){name}}
 #define IN_DTYPE(test, dtype) {#test " " #dtype, test, NULL, NULL, &dtype}
@@ -436,6 +470,7 @@ int main(void)
         IN_DTYPE(test_not_finite, bf16),
         cmocka_unit_test(test_incomplete_items),
         cmocka_unit_test(test_texts_of_two_lengths),
+        cmocka_unit_test(test_lanczos),
         cmocka_unit_test(test_steps_out_of_bounds),
     };
     return cmocka_run_group_tests(tests, write_models, remove_models);

@@ -1,0 +1,191 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Status hashes read, and progress as people see it. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "client/progress.h"
+#include "client/status_hash.h"
+
+#define ROUTE                                                                                      \
+    "[{\"stage\":\"text-encode\",\"steps\":0,\"guidance\":0},"                                     \
+    "{\"stage\":\"prior\",\"steps\":20,\"guidance\":2},"                                           \
+    "{\"stage\":\"decoder\",\"steps\":25,\"guidance\":2}]"
+
+/* A reply of HGETALL from NULL-terminated words. */
+static json_t *status_of(const char *const *words)
+{
+    static struct redis_reply items[64];
+    struct redis_reply reply = {.kind = REDIS_ARRAY, .items = items};
+    for (; *words; words++)
+        items[reply.count++] =
+            (struct redis_reply){.kind = REDIS_BYTES, .bytes = *words, .size = strlen(*words)};
+    return status_from_reply("heart", &reply);
+}
+
+static json_t *running(void)
+{
+    return status_of((const char *const[]){"state",
+                                           "running",
+                                           "stage",
+                                           "prior",
+                                           "step",
+                                           "5",
+                                           "steps",
+                                           "20",
+                                           "progress",
+                                           "0.125",
+                                           "images_total",
+                                           "2",
+                                           "images_done",
+                                           "0",
+                                           "images_failed",
+                                           "0",
+                                           "route",
+                                           ROUTE,
+                                           "timings",
+                                           "{\"text-encode\":12.5}",
+                                           "progress:0",
+                                           "0.1",
+                                           "prompt",
+                                           "a\xff",
+                                           "size",
+                                           "big",
+                                           NULL});
+}
+
+static void test_fields_are_typed(void **state)
+{
+    json_t *status = running();
+    (void)state;
+    char *text = json_dumps(status, JSON_COMPACT | JSON_REAL_PRECISION(6));
+    assert_string_equal(
+        text, "{\"id\":\"heart\",\"state\":\"running\",\"prompt\":\"a\xef\xbf\xbd\","
+              "\"size\":\"big\",\"stage\":\"prior\",\"step\":5,\"steps\":20,\"progress\":0.125,"
+              "\"images_total\":2,\"images_done\":0,\"images_failed\":0,\"route\":" ROUTE
+              ",\"timings\":{\"text-encode\":12.5}}");
+    assert_int_equal(status_state(status), JOB_RUNNING);
+    free(text);
+    json_decref(status);
+}
+
+static void test_bars(void **state)
+{
+    struct progress progress;
+    struct progress_style style = {.columns = 62};
+    json_t *status = running();
+    (void)state;
+    progress_from_status(&progress, status);
+    char *bars = progress_bars(&progress, 7.4, &style);
+    assert_string_equal(bars, "heart running  12 %  0 of 2 pictures  ETA 7 s\n"
+                              "  text-encode  ####################  done      0.01 s\n"
+                              "  prior        #####---------------  5/20      \n"
+                              "  decoder      --------------------  waiting   \n");
+    free(bars);
+    style.utf8 = true;
+    bars = progress_bars(&progress, -1, &style);
+    assert_non_null(strstr(bars, "  prior        █████░░░░░░░░░░░░░░░  5/20"));
+    assert_null(strstr(bars, "ETA"));
+    free(bars);
+    char *line = progress_line(&progress);
+    assert_string_equal(line, "running: prior, 0 of 2 pictures");
+    free(line);
+    json_decref(status);
+}
+
+static void test_ended(void **state)
+{
+    struct progress progress;
+    json_t *status = status_of((const char *const[]){"state", "succeeded", "stage", "decoder",
+                                                     "step", "25", "steps", "25", "progress", "1",
+                                                     "images_total", "1", "route", ROUTE, NULL});
+    (void)state;
+    progress_from_status(&progress, status);
+    for (int i = 0; i < progress.count; i++)
+        assert_int_equal(progress.stages[i].phase, PHASE_DONE);
+    char *line = progress_line(&progress);
+    assert_string_equal(line, "succeeded");
+    free(line);
+    json_decref(status);
+    status = status_of((const char *const[]){"state", "failed", "error_message", "no such model",
+                                             "route", "[]", "stage", "", NULL});
+    progress_from_status(&progress, status);
+    assert_int_equal(progress.count, 0);
+    line = progress_line(&progress);
+    assert_string_equal(line, "failed: no such model");
+    free(line);
+    json_decref(status);
+}
+
+static void test_pace(void **state)
+{
+    struct pace pace = {0};
+    (void)state;
+    assert_true(pace_eta(&pace, 1000, 0.2) < 0);
+    assert_true(pace_eta(&pace, 1200, 0.3) < 0); /* too early */
+    double eta = pace_eta(&pace, 3000, 0.4);     /* 0.2 in 2 s, 0.6 to go */
+    assert_true(eta > 5.99 && eta < 6.01);
+    assert_true(pace_eta(&pace, 9000, 0.2) < 0); /* nothing won */
+}
+
+static void test_durations(void **state)
+{
+    static const struct {
+        double seconds;
+        const char *text;
+    } cases[] = {{0, "0 s"}, {59.4, "59 s"}, {59.6, "1 min 0 s"}, {3725, "1 h 2 min"}};
+    char text[24];
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        progress_duration(cases[i].seconds, text);
+        assert_string_equal(text, cases[i].text);
+    }
+}
+
+/* Not a terminal: a line for each change, and none twice. */
+static void test_lines(void **state)
+{
+    struct progress_screen screen;
+    struct progress progress;
+    char *text = NULL;
+    size_t size;
+    FILE *out = tmpfile();
+    json_t *status = running();
+    (void)state;
+    progress_open(&screen, out);
+    assert_false(screen.terminal);
+    progress_from_status(&progress, status);
+    progress_show(&screen, &progress, 1000);
+    progress.stages[1].step = 6;
+    progress_show(&screen, &progress, 1200);
+    progress.done = 1;
+    progress_show(&screen, &progress, 1400);
+    progress_close(&screen);
+    rewind(out);
+    FILE *copy = open_memstream(&text, &size);
+    for (int c; (c = getc(out)) != EOF;)
+        putc(c, copy);
+    fclose(copy);
+    fclose(out);
+    assert_string_equal(text, "running: prior, 0 of 2 pictures\nrunning: prior, 1 of 2 pictures\n");
+    free(text);
+    json_decref(status);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_fields_are_typed),
+        cmocka_unit_test(test_bars),
+        cmocka_unit_test(test_ended),
+        cmocka_unit_test(test_pace),
+        cmocka_unit_test(test_durations),
+        cmocka_unit_test(test_lines),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -150,18 +150,26 @@ static bool run_part(const struct attention_work *work, int64_t part, int slot)
     float *scores = (float *)scratch;
     char *p = scratch + work->p_offset;
     int64_t channel = head * args->head_dim;
-    if (!product_run(products->scores, slot, element_at(args->q, n, row, args->q_offset + channel),
-                     element_at(args->k, n, 0, args->k_offset + channel), scores,
-                     scratch + work->scratch_offset))
+    struct product_args first = {
+        .src = element_at(args->q, n, row, args->q_offset + channel),
+        .weights = element_at(args->k, n, 0, args->k_offset + channel),
+        .dst = scores,
+        .scratch = scratch + work->scratch_offset,
+    };
+    if (!product_run(products->scores, slot, &first))
         return false;
     size_t p_row = (size_t)work->lk * dtype_size(work->y.dtype);
     for (int64_t i = 0; i < rows; i++)
         kernels()->softmax(p + (size_t)i * p_row, scores + i * work->lk,
                            mask_row(&args->mask, n, row + i), args->scale, work->y.dtype,
                            (size_t)work->lk);
-    return product_run(products->output, slot, p,
-                       element_at(args->v, n, 0, args->v_offset + channel),
-                       element_at(work->y, n, row, channel), scratch + work->scratch_offset);
+    struct product_args second = {
+        .src = p,
+        .weights = element_at(args->v, n, 0, args->v_offset + channel),
+        .dst = element_at(work->y, n, row, channel),
+        .scratch = scratch + work->scratch_offset,
+    };
+    return product_run(products->output, slot, &second);
 }
 
 struct tensor nn_attention(struct nn *nn, struct attention_args args)

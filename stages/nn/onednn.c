@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * oneDNN's v2 C API behind onednn.h. Nothing here allocates per call: primitives and their memory
- * objects are made once for a shape, and a call only sets data handles.
+ * objects are made once for a shape, and a call only sets data handles. The file is long because the
+ * library's types must not leave it.
  */
 #include "stages/nn/onednn.h"
 
@@ -30,10 +31,10 @@ struct product {
     size_t scratch_bytes;
     int slots;
     struct product_slot {
-        dnnl_memory_t src, weights, dst, scratchpad;
+        dnnl_memory_t src, weights, bias, dst, scratchpad;
         dnnl_stream_t stream;
     } * slot;
-    dnnl_memory_desc_t src_desc, weights_desc, dst_desc, scratchpad_desc;
+    dnnl_memory_desc_t src_desc, weights_desc, bias_desc, dst_desc, scratchpad_desc;
     struct product *next;
 };
 
@@ -56,6 +57,14 @@ static int fail_status(struct nn *nn, dnnl_status_t status, const char *what)
     struct err err = {0};
     status_error(&err, status, what);
     return nn_fail(nn, err.code, "%s", err.text);
+}
+
+/* Makes a memory object; does nothing after an earlier failure. */
+static void add_memory(dnnl_status_t *status, dnnl_memory_t *memory, const dnnl_memory_desc_t *desc,
+                       void *data)
+{
+    if (*status == dnnl_success)
+        *status = dnnl_memory_create(memory, desc, engine, data);
 }
 
 static dnnl_data_type_t data_type(enum dtype dtype)
@@ -150,6 +159,8 @@ struct key {
 struct primitive {
     struct key key;
     int threads; /* with which it was made and runs: key's, or 1 */
+    bool tiled;  /* products of tiles instead of the rest */
+    const struct copy *copy;
     dnnl_primitive_t primitive;
     dnnl_memory_t src, weights, bias, dst, scratchpad;
     size_t scratch_bytes;
@@ -355,10 +366,8 @@ static dnnl_status_t reorder(struct copy *from, struct copy *to)
     if (status != dnnl_success)
         return status;
     status = dnnl_primitive_create(&primitive, desc);
-    if (status == dnnl_success)
-        status = dnnl_memory_create(&src, &from->desc, engine, from->data);
-    if (status == dnnl_success)
-        status = dnnl_memory_create(&dst, &to->desc, engine, to->data);
+    add_memory(&status, &src, &from->desc, from->data);
+    add_memory(&status, &dst, &to->desc, to->data);
     if (status == dnnl_success)
         status = dnnl_stream_create(&stream, engine, dnnl_stream_default_flags);
     dnnl_exec_arg_t args[] = {{DNNL_ARG_FROM, src}, {DNNL_ARG_TO, dst}};
@@ -415,15 +424,17 @@ static void drop_unused(struct packed *packed)
     }
 }
 
-/* An existing copy that the same implementation takes as it is, or NULL. */
-static struct copy *find_copy(struct maker *maker)
+static struct copy *find_copy(const struct packed *packed, const dnnl_memory_desc_t *desc)
 {
-    const dnnl_memory_desc_t *wanted =
-        dnnl_primitive_desc_query_md(maker->desc, dnnl_query_weights_md, 0);
-    for (struct copy *copy = maker->packed->copies; copy; copy = copy->next) {
-        if (dnnl_memory_desc_equal(wanted, &copy->desc))
-            return copy;
-    }
+    struct copy *copy = packed->copies;
+    while (copy && !dnnl_memory_desc_equal(desc, &copy->desc))
+        copy = copy->next;
+    return copy;
+}
+
+/* Another copy that the same implementation takes as it is, or NULL. */
+static struct copy *adapt_to_copy(struct maker *maker)
+{
     for (struct copy *copy = maker->packed->copies; copy; copy = copy->next) {
         dnnl_primitive_desc_t desc;
         if (copy->users == 0 || choose_with(maker, &copy->desc, &desc) != dnnl_success)
@@ -443,17 +454,13 @@ static dnnl_status_t make_memories(struct maker *maker, struct primitive *primit
     const dnnl_memory_desc_t *scratchpad =
         dnnl_primitive_desc_query_md(maker->desc, dnnl_query_scratchpad_md, 0);
     primitive->scratch_bytes = dnnl_memory_desc_get_size(scratchpad);
-    dnnl_status_t status =
-        dnnl_memory_create(&primitive->src, &maker->descs.src, engine, DNNL_MEMORY_NONE);
-    if (status == dnnl_success)
-        status =
-            dnnl_memory_create(&primitive->weights, &maker->copy->desc, engine, maker->copy->data);
-    if (status == dnnl_success && maker->key->bias)
-        status = dnnl_memory_create(&primitive->bias, &maker->descs.bias, engine, DNNL_MEMORY_NONE);
-    if (status == dnnl_success)
-        status = dnnl_memory_create(&primitive->dst, &maker->descs.dst, engine, DNNL_MEMORY_NONE);
-    if (status == dnnl_success)
-        status = dnnl_memory_create(&primitive->scratchpad, scratchpad, engine, DNNL_MEMORY_NONE);
+    dnnl_status_t status = dnnl_success;
+    add_memory(&status, &primitive->src, &maker->descs.src, DNNL_MEMORY_NONE);
+    add_memory(&status, &primitive->weights, &maker->copy->desc, maker->copy->data);
+    if (maker->key->bias)
+        add_memory(&status, &primitive->bias, &maker->descs.bias, DNNL_MEMORY_NONE);
+    add_memory(&status, &primitive->dst, &maker->descs.dst, DNNL_MEMORY_NONE);
+    add_memory(&status, &primitive->scratchpad, scratchpad, DNNL_MEMORY_NONE);
     return status;
 }
 
@@ -468,12 +475,15 @@ static void primitive_free(struct primitive *primitive)
     free(primitive);
 }
 
-/* Chooses the implementation: gemm only on one thread. */
+/* Chooses the implementation: gemm only for tiles, or on one thread. */
 static dnnl_status_t choose_for_threads(struct maker *maker, struct primitive *primitive)
 {
     omp_set_num_threads(primitive->threads);
     dnnl_status_t status = choose_with(maker, NULL, &maker->desc);
-    if (status != dnnl_success || primitive->threads == 1 || !is_gemm(implementation(maker->desc)))
+    if (status != dnnl_success || !is_gemm(implementation(maker->desc)))
+        return status;
+    primitive->tiled = !maker->packed->layer.conv;
+    if (primitive->tiled || primitive->threads == 1)
         return status;
     dnnl_primitive_desc_destroy(maker->desc);
     maker->desc = NULL;
@@ -482,21 +492,30 @@ static dnnl_status_t choose_for_threads(struct maker *maker, struct primitive *p
     return choose_with(maker, NULL, &maker->desc);
 }
 
+/* Finds or packs the weights in the layout that the implementation, or the tiles, want. */
+static dnnl_status_t choose_copy(struct maker *maker, const struct primitive *primitive)
+{
+    dnnl_memory_desc_t wanted =
+        primitive->tiled ? plain_weights(&maker->packed->layer)
+                         : *dnnl_primitive_desc_query_md(maker->desc, dnnl_query_weights_md, 0);
+    maker->copy = find_copy(maker->packed, &wanted);
+    if (!maker->copy && !primitive->tiled)
+        maker->copy = adapt_to_copy(maker);
+    return maker->copy ? dnnl_success : add_copy(maker->packed, &wanted, &maker->copy);
+}
+
 static dnnl_status_t make(struct maker *maker, struct primitive *primitive)
 {
     dnnl_status_t status = choose_for_threads(maker, primitive);
+    if (status == dnnl_success)
+        status = choose_copy(maker, primitive);
     if (status != dnnl_success)
         return status;
-    maker->copy = find_copy(maker);
-    if (!maker->copy)
-        status = add_copy(maker->packed,
-                          dnnl_primitive_desc_query_md(maker->desc, dnnl_query_weights_md, 0),
-                          &maker->copy);
-    if (status == dnnl_success)
-        status = dnnl_primitive_create(&primitive->primitive, maker->desc);
-    if (status == dnnl_success)
-        status = make_memories(maker, primitive);
-    return status;
+    primitive->copy = maker->copy;
+    if (primitive->tiled)
+        return dnnl_success;
+    status = dnnl_primitive_create(&primitive->primitive, maker->desc);
+    return status == dnnl_success ? make_memories(maker, primitive) : status;
 }
 
 static dnnl_status_t add_primitive(struct packed *packed, const struct key *key)
@@ -631,6 +650,8 @@ int packed_run(struct nn *nn, struct packed *packed, const struct packed_call *c
             return fail_status(nn, status, packed->layer.conv ? "convolution" : "matrix product");
         primitive = packed->primitives;
     }
+    if (primitive->tiled)
+        return tiles_run(nn, &packed->layer, primitive->copy->data, call);
     void *scratch = nn_scratch(nn, primitive->scratch_bytes);
     if (!scratch)
         return -(int)nn->first.code;
@@ -650,11 +671,13 @@ static void describe_product(struct product *product)
     dnnl_dims_t src = {shape->m, shape->k}, src_strides = {shape->src_stride, 1};
     dnnl_dims_t weights = {shape->k, shape->n};
     dnnl_dims_t straight = {shape->weights_stride, 1}, transposed = {1, shape->weights_stride};
+    dnnl_dims_t bias = {1, shape->n};
     dnnl_dims_t dst = {shape->m, shape->n}, dst_strides = {shape->dst_stride, 1};
     dnnl_data_type_t type = data_type(shape->src_dtype);
     dnnl_memory_desc_init_by_strides(&product->src_desc, 2, src, type, src_strides);
     dnnl_memory_desc_init_by_strides(&product->weights_desc, 2, weights, type,
                                      shape->transposed ? transposed : straight);
+    dnnl_memory_desc_init_by_tag(&product->bias_desc, 2, bias, dnnl_f32, dnnl_ab);
     dnnl_memory_desc_init_by_strides(&product->dst_desc, 2, dst, data_type(shape->dst_dtype),
                                      dst_strides);
 }
@@ -665,6 +688,7 @@ static void slots_free(struct product *product)
         struct product_slot *slot = &product->slot[i];
         dnnl_memory_destroy(slot->src);
         dnnl_memory_destroy(slot->weights);
+        dnnl_memory_destroy(slot->bias);
         dnnl_memory_destroy(slot->dst);
         dnnl_memory_destroy(slot->scratchpad);
         dnnl_stream_destroy(slot->stream);
@@ -683,18 +707,12 @@ static void product_free(struct product *product)
 
 static dnnl_status_t slot_init(struct product *product, struct product_slot *slot)
 {
-    dnnl_status_t status =
-        dnnl_memory_create(&slot->src, &product->src_desc, engine, DNNL_MEMORY_NONE);
-    if (status == dnnl_success)
-        status =
-            dnnl_memory_create(&slot->weights, &product->weights_desc, engine, DNNL_MEMORY_NONE);
-    if (status == dnnl_success)
-        status = dnnl_memory_create(&slot->dst, &product->dst_desc, engine, DNNL_MEMORY_NONE);
-    if (status == dnnl_success)
-        status = dnnl_memory_create(&slot->scratchpad, &product->scratchpad_desc, engine,
-                                    DNNL_MEMORY_NONE);
-    if (status == dnnl_success)
-        status = dnnl_stream_create(&slot->stream, engine, dnnl_stream_default_flags);
+    dnnl_status_t status = dnnl_stream_create(&slot->stream, engine, dnnl_stream_default_flags);
+    add_memory(&status, &slot->src, &product->src_desc, DNNL_MEMORY_NONE);
+    add_memory(&status, &slot->weights, &product->weights_desc, DNNL_MEMORY_NONE);
+    add_memory(&status, &slot->bias, &product->bias_desc, DNNL_MEMORY_NONE);
+    add_memory(&status, &slot->dst, &product->dst_desc, DNNL_MEMORY_NONE);
+    add_memory(&status, &slot->scratchpad, &product->scratchpad_desc, DNNL_MEMORY_NONE);
     return status;
 }
 
@@ -717,9 +735,13 @@ static dnnl_status_t product_init(struct product *product)
     dnnl_primitive_desc_t desc;
     omp_set_num_threads(1);
     describe_product(product);
-    dnnl_status_t status = dnnl_matmul_desc_init(&op, &product->src_desc, &product->weights_desc,
-                                                 NULL, &product->dst_desc);
-    if (status != dnnl_success || (status = make_attr(&attr, ACT_NONE, false)) != dnnl_success)
+    dnnl_status_t status =
+        dnnl_matmul_desc_init(&op, &product->src_desc, &product->weights_desc,
+                              product->shape.bias ? &product->bias_desc : NULL, &product->dst_desc);
+    if (status != dnnl_success)
+        return status;
+    status = make_attr(&attr, product->shape.act, product->shape.accumulate);
+    if (status != dnnl_success)
         return status;
     status = dnnl_primitive_desc_create(&desc, &op, attr, engine, NULL);
     dnnl_primitive_attr_destroy(attr);
@@ -737,7 +759,8 @@ static bool same_shape(const struct product_shape *a, const struct product_shape
     return a->m == b->m && a->n == b->n && a->k == b->k && a->src_stride == b->src_stride &&
            a->weights_stride == b->weights_stride && a->dst_stride == b->dst_stride &&
            a->transposed == b->transposed && a->src_dtype == b->src_dtype &&
-           a->dst_dtype == b->dst_dtype;
+           a->dst_dtype == b->dst_dtype && a->bias == b->bias && a->accumulate == b->accumulate &&
+           a->act == b->act;
 }
 
 struct product *device_product(struct nn *nn, const struct product_shape *shape, int slots)
@@ -772,20 +795,25 @@ size_t product_scratch_bytes(const struct product *product)
     return product->scratch_bytes;
 }
 
-bool product_run(struct product *product, int slot, const void *src, const void *weights, void *dst,
-                 void *scratch)
+bool product_run(struct product *product, int slot, const struct product_args *args)
 {
     struct product_slot *mine = &product->slot[slot];
     omp_set_num_threads(1);
-    dnnl_memory_set_data_handle(mine->src, (void *)src);
-    dnnl_memory_set_data_handle(mine->weights, (void *)weights);
-    dnnl_memory_set_data_handle(mine->dst, dst);
-    dnnl_memory_set_data_handle(mine->scratchpad, scratch);
-    dnnl_exec_arg_t args[] = {
+    dnnl_memory_set_data_handle(mine->src, (void *)args->src);
+    dnnl_memory_set_data_handle(mine->weights, (void *)args->weights);
+    dnnl_memory_set_data_handle(mine->dst, args->dst);
+    dnnl_memory_set_data_handle(mine->scratchpad, args->scratch);
+    dnnl_exec_arg_t exec_args[5] = {
         {DNNL_ARG_SRC, mine->src},
         {DNNL_ARG_WEIGHTS, mine->weights},
         {DNNL_ARG_DST, mine->dst},
         {DNNL_ARG_SCRATCHPAD, mine->scratchpad},
     };
-    return dnnl_primitive_execute(product->primitive, mine->stream, 4, args) == dnnl_success;
+    int count = 4;
+    if (product->shape.bias) {
+        dnnl_memory_set_data_handle(mine->bias, (void *)args->bias);
+        exec_args[count++] = (dnnl_exec_arg_t){DNNL_ARG_BIAS, mine->bias};
+    }
+    return dnnl_primitive_execute(product->primitive, mine->stream, count, exec_args) ==
+           dnnl_success;
 }

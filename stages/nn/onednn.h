@@ -56,13 +56,18 @@ struct packed_call {
 /* 0, or fails the context. */
 int packed_run(struct nn *nn, struct packed *packed, const struct packed_call *call);
 
-/* dst [m, n] = src [m, k] · weights, which is [k, n], or [n, k] when transposed. Row strides in
-   elements; within a row, elements are adjacent. src and weights share a dtype. */
+/*
+ * dst [m, n] = act(src [m, k] · weights + bias) + dst, where weights are [k, n], or [n, k] when
+ * transposed, and all but the product is optional. Row strides in elements; within a row, elements
+ * are adjacent. src and weights share a dtype.
+ */
 struct product_shape {
     int64_t m, n, k;
     int64_t src_stride, weights_stride, dst_stride;
     bool transposed;
     enum dtype src_dtype, dst_dtype;
+    bool bias, accumulate;
+    enum act act;
 };
 struct product;
 /* Borrowed from the device, which makes each shape once; for `slots` threads at the same time. */
@@ -70,7 +75,15 @@ struct product *device_product(struct nn *nn, const struct product_shape *shape,
 size_t product_scratch_bytes(const struct product *product); /* for each slot */
 /* Runs on the calling thread, which must be the only one in `slot`. False when the library fails.
  */
-bool product_run(struct product *product, int slot, const void *src, const void *weights, void *dst,
-                 void *scratch);
+struct product_args {
+    const void *src, *weights;
+    const float *bias; /* [n], or NULL */
+    void *dst, *scratch;
+};
+bool product_run(struct product *product, int slot, const struct product_args *args);
+
+/* tiles.c: a packed_call on plain weights [oc, ic], by products of tiles. */
+int tiles_run(struct nn *nn, const struct packed_layer *layer, const void *weights,
+              const struct packed_call *call);
 
 #endif

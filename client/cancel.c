@@ -7,7 +7,7 @@
 #include "client/status_hash.h"
 #include "common/clock.h"
 
-#define SEND_MS 15000
+#define SEND_MS 10000
 
 static int send_cancellation(const struct config *config, const char *id, int partition,
                              struct err *err)

@@ -283,14 +283,14 @@ static void print_card(const struct model_card *card, FILE *out)
     fprintf(out, "\nsizes      %d, %d and %d px%s\n", card->decoder_size, card->upsampler_1_size,
             card->upsampler_2_size,
             card->has_upsampler_2 ? "" : " (the last by a plain Lanczos resize)");
-    fprintf(out, "defaults  ");
+    const char *sign = "defaults   ";
     for (enum stage stage = 0; stage < STAGE_COUNT; stage++) {
         if (!stage_has_steps(stage) || !card->steps[stage])
             continue;
-        fprintf(out, " %s %d steps", stage_name(stage), card->steps[stage]);
+        fprintf(out, "%s%s %d steps", sign, stage_name(stage), card->steps[stage]);
         if (stage_has_guidance(stage))
-            fprintf(out, " guidance %.4g", card->guidance[stage]);
-        fputc(';', out);
+            fprintf(out, ", guidance %.4g", card->guidance[stage]);
+        sign = "; ";
     }
     fputc('\n', out);
 }

@@ -144,16 +144,27 @@ int options_parse(const struct option_group *groups, void *values, int *argc, ch
     return 0;
 }
 
+/* Characters, so that the columns hold beside words like "host:port,…". */
+static int columns_of(const char *text)
+{
+    int count = 0;
+    for (; *text; text++)
+        count += ((unsigned char)*text & 0xc0) != 0x80;
+    return count;
+}
+
 static void help_line(FILE *out, char letter, const char *name, const char *unit, const char *help,
                       const char *fallback)
 {
     char left[80], dash[4] = "";
     if (letter)
         snprintf(dash, sizeof dash, "-%c,", letter);
-    int length = snprintf(left, sizeof left, "  %3s --%s %s", dash, name, unit ? unit : "");
-    fprintf(out, "%-*s", HELP_COLUMN, left);
-    if (length >= HELP_COLUMN)
-        fprintf(out, "\n%*s", HELP_COLUMN, "");
+    snprintf(left, sizeof left, "  %3s --%s %s", dash, name, unit ? unit : "");
+    int gap = HELP_COLUMN - columns_of(left);
+    if (gap > 0)
+        fprintf(out, "%s%*s", left, gap, "");
+    else
+        fprintf(out, "%s\n%*s", left, HELP_COLUMN, "");
     fprintf(out, "%s", help);
     if (fallback && *fallback)
         fprintf(out, " (default %s)", fallback);

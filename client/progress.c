@@ -261,7 +261,9 @@ void progress_show(struct progress_screen *screen, const struct progress *progre
     char *text =
         screen->terminal ? progress_bars(progress, eta, &screen->style) : progress_line(progress);
 
-    if (screen->last && strcmp(screen->last, text) == 0) {
+    bool between = !screen->terminal && strcmp(progress->state, "running") == 0 &&
+                   !stage_doing(progress); /* two stages: not worth a line */
+    if (between || (screen->last && strcmp(screen->last, text) == 0)) {
         free(text);
         return;
     }

@@ -13,7 +13,7 @@ const struct option request_options[] = {
     {"size", 's', OPTION_INTEGER, "PIXELS", 1, 8192, "the model's largest", AT(size),
      "width and height: 64, 256 or 1024"},
     {"seed", 0, OPTION_INTEGER, "N", 0, (double)JOB_SEED_MAX, "random", AT(seed),
-     "picture I is made from seed N + I; the same seed makes the same picture"},
+     "of the first picture; picture I has N + I"},
     {"negative-prompt", 0, OPTION_TEXT, "TEXT", 0, 0, NULL, AT(negative_prompt),
      "what the pictures should not show"},
     {0},

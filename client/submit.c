@@ -11,7 +11,7 @@
 #include "common/clock.h"
 #include "common/image.h"
 
-#define SEND_MS 15000
+#define SEND_MS 10000
 
 struct values {
     struct request request; /* first: the shared tables' offsets are into it */

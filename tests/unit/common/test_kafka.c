@@ -1,0 +1,438 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * kafka.c against librdkafka's mock cluster: lanes, order, wake-ups, and what kafka_commit() makes
+ * of every kind of error. That nothing is there twice cannot be seen here, since the mock hands
+ * aborted records to everybody: tests/integration/kafka/ shows it on a real broker.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <librdkafka/rdkafka.h>
+#include <librdkafka/rdkafka_mock.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "common/kafka.h"
+
+#define COMMIT_MS 30000
+#define WAIT_MS   15000
+
+/* Request keys of Kafka's protocol. */
+enum {
+    API_OFFSET_FETCH = 9,
+    API_INIT_PRODUCER_ID = 22,
+    API_ADD_PARTITIONS = 24,
+    API_ADD_OFFSETS = 25,
+    API_END_TXN = 26,
+    API_TXN_OFFSET_COMMIT = 28
+};
+
+struct fixture {
+    rd_kafka_t *host; /* the mock cluster lives in it */
+    rd_kafka_mock_cluster_t *cluster;
+    struct config config;
+    struct kafka *kafka;
+    struct kafka_client *client;
+    int sent;
+    struct kafka_record *held[64]; /* pulled and not committed: one left over would hang closing */
+    int held_count;
+};
+
+static int64_t now_ms(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+static struct kafka *join(struct fixture *fixture, struct err *err)
+{
+    static const char *const high[] = {"high", NULL}, *const low[] = {"low", NULL};
+    static const char *const outputs[] = {"out", NULL};
+    struct kafka_options options = {.config = &fixture->config,
+                                    .group = "group",
+                                    .slot = "stage-0",
+                                    .lane_topics = {high, low},
+                                    .output_topics = outputs};
+    struct kafka *kafka = NULL;
+    kafka_open(&kafka, &options, err);
+    return kafka;
+}
+
+static int setup(void **state)
+{
+    struct fixture *fixture = calloc(1, sizeof(*fixture));
+    struct err err = {0};
+    fixture->host = rd_kafka_new(RD_KAFKA_PRODUCER, rd_kafka_conf_new(), NULL, 0);
+    fixture->cluster = rd_kafka_mock_cluster_new(fixture->host, 3);
+    fixture->config.kafka = strdup(rd_kafka_mock_cluster_bootstraps(fixture->cluster));
+    rd_kafka_mock_topic_create(fixture->cluster, "high", 1, 1);
+    rd_kafka_mock_topic_create(fixture->cluster, "low", 1, 1);
+    rd_kafka_mock_topic_create(fixture->cluster, "out", 2, 1);
+    fixture->kafka = join(fixture, &err);
+    assert_int_equal(err.code, 0);
+    assert_int_equal(kafka_client_open(&fixture->client, &fixture->config, &err), 0);
+    *state = fixture;
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    struct fixture *fixture = *state;
+    while (fixture->held_count > 0)
+        kafka_record_free(fixture->held[--fixture->held_count]);
+    kafka_close(fixture->kafka);
+    kafka_client_close(fixture->client);
+    rd_kafka_mock_cluster_destroy(fixture->cluster);
+    rd_kafka_destroy(fixture->host);
+    free(fixture->config.kafka);
+    free(fixture);
+    return 0;
+}
+
+/* After each test: commits what it left over, so that the next one starts clean. */
+static int settle(void **state)
+{
+    struct fixture *fixture = *state;
+    struct kafka_unit units[64] = {{0}};
+    struct err err = {0};
+    for (int i = 0; i < fixture->held_count; i++)
+        units[i].record = fixture->held[i];
+    int rc = kafka_commit(fixture->kafka, units, (size_t)fixture->held_count, COMMIT_MS, &err);
+    while (fixture->held_count > 0)
+        kafka_record_free(fixture->held[--fixture->held_count]);
+    return rc;
+}
+
+static void produce(struct fixture *fixture, const char *topic)
+{
+    char text[16];
+    struct err err = {0};
+    int size = snprintf(text, sizeof(text), "%d", fixture->sent++);
+    struct kafka_header header = {"task", "header's text", 13};
+    struct kafka_output output = {.topic = topic,
+                                  .partition = KAFKA_ANY_PARTITION,
+                                  .key = text,
+                                  .key_size = (size_t)size,
+                                  .value = text,
+                                  .value_size = (size_t)size,
+                                  .headers = &header,
+                                  .header_count = 1};
+    assert_int_equal(kafka_client_send(fixture->client, &output, WAIT_MS, &err), 0);
+}
+
+static struct kafka_record *pull(struct fixture *fixture, int lane)
+{
+    struct kafka_record *record = NULL;
+    struct err err = {0};
+    int64_t end = now_ms() + WAIT_MS;
+    while (!record && now_ms() < end)
+        assert_int_equal(kafka_poll(fixture->kafka, lane, 100, &record, &err), 0);
+    assert_non_null(record);
+    fixture->held[fixture->held_count++] = record;
+    return record;
+}
+
+/* Pulls one record, and commits it with one output. */
+static void pass_on(struct fixture *fixture, bool *lost)
+{
+    struct kafka_record *record = pull(fixture, 0);
+    struct kafka_output output = {
+        .topic = "out", .partition = 1, .value = record->value, .value_size = record->value_size};
+    struct kafka_unit unit = {.record = record, .outputs = &output, .output_count = 1};
+    struct err err = {0};
+    int rc = kafka_commit(fixture->kafka, &unit, 1, COMMIT_MS, &err);
+    if (rc)
+        fail_msg("kafka_commit: %s", err.text);
+    *lost = unit.lost;
+    kafka_record_free(fixture->held[--fixture->held_count]);
+}
+
+static int count_one(void *context, const struct kafka_record *record, struct err *err)
+{
+    (void)record, (void)err;
+    ++*(int *)context;
+    return 0;
+}
+
+static int outputs(struct fixture *fixture)
+{
+    int count = 0;
+    struct err err = {0};
+    if (kafka_replay(fixture->kafka, "out", 1, WAIT_MS, count_one, &count, &err))
+        fail_msg("kafka_replay: %s", err.text);
+    return count;
+}
+
+static void records_come_whole_and_in_order(void **state)
+{
+    struct fixture *fixture = *state; /* of the first test: nothing was sent before */
+    for (int i = 0; i < 5; i++)
+        produce(fixture, "high");
+    for (int i = 0; i < 5; i++) {
+        struct kafka_record *record = pull(fixture, 0);
+        assert_string_equal(record->topic, "high");
+        assert_int_equal(record->offset, i);
+        assert_int_equal(record->key_size, 1);
+        assert_int_equal(*(const char *)record->value, '0' + i);
+        assert_true(record->timestamp_ms > 0);
+        assert_true(kafka_record_current(fixture->kafka, record));
+        const struct kafka_header *header = kafka_record_header(record, "task");
+        assert_int_equal(header->size, 13);
+        assert_memory_equal(header->value, "header's text", 13);
+        assert_null(kafka_record_header(record, "other"));
+    }
+    assert_true(kafka_assigned(fixture->kafka));
+    assert_int_equal(kafka_partitions(fixture->kafka), 2);
+    assert_int_equal(kafka_topic_partitions(fixture->kafka, "out"), 2);
+}
+
+static void lanes_are_apart(void **state)
+{
+    struct fixture *fixture = *state;
+    struct kafka_record *record = NULL;
+    struct err err = {0};
+    produce(fixture, "low");
+    int64_t began = now_ms();
+    pull(fixture, 1);
+    produce(fixture, "low");
+    for (int i = 0; i < 10; i++) {
+        assert_int_equal(kafka_poll(fixture->kafka, 0, 10, &record, &err), 0);
+        assert_null(record);
+    }
+    pull(fixture, 1);
+    assert_true(now_ms() - began < WAIT_MS);
+}
+
+static void *wake_later(void *kafka)
+{
+    nanosleep(&(struct timespec){.tv_nsec = 20000000}, NULL);
+    kafka_wake(kafka);
+    return NULL;
+}
+
+static void waking_ends_a_poll(void **state)
+{
+    struct fixture *fixture = *state;
+    struct err err = {0};
+    pthread_t thread;
+    produce(fixture, "high");
+    pull(fixture, 0); /* so that the group is settled */
+    assert_int_equal(kafka_poll(fixture->kafka, -1, 300, NULL, &err), 0);
+    int64_t began = now_ms();
+    pthread_create(&thread, NULL, wake_later, fixture->kafka);
+    assert_int_equal(kafka_poll(fixture->kafka, -1, 240, NULL, &err), 0);
+    assert_true(now_ms() - began < 200);
+    pthread_join(thread, NULL);
+}
+
+static void revoked_unit_is_lost(void **state)
+{
+    struct fixture *fixture = *state;
+    struct err err = {0};
+    produce(fixture, "high");
+    struct kafka_record *record = pull(fixture, 0);
+    record->epoch++; /* as if its partition had gone and come back */
+    struct kafka_unit unit = {.record = record};
+    assert_int_equal(kafka_commit(fixture->kafka, &unit, 1, COMMIT_MS, &err), 0);
+    assert_true(unit.lost);
+    record->epoch--;
+}
+
+/* A record may not be committed before an older one of its partition: that is a bug, and dies. */
+static void order_is_checked(void **state)
+{
+    struct fixture *fixture = *state;
+    struct err err = {0};
+    int status;
+    produce(fixture, "high");
+    produce(fixture, "high");
+    pull(fixture, 0);
+    struct kafka_unit unit = {.record = pull(fixture, 0)};
+    fflush(NULL);
+    pid_t pid = fork();
+    if (pid == 0) {
+        fclose(stderr);
+        signal(SIGABRT, SIG_DFL);
+        kafka_commit(fixture->kafka, &unit, 1, COMMIT_MS, &err);
+        _exit(0);
+    }
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT);
+}
+
+static void publishing(void **state)
+{
+    struct fixture *fixture = *state;
+    struct err err = {0};
+    struct kafka_output output = {.topic = "out", .partition = 1, .value = "x", .value_size = 1};
+    produce(fixture, "high");
+    pull(fixture, 0);
+    int before = outputs(fixture);
+    assert_int_equal(kafka_publish(fixture->kafka, &output, 1, COMMIT_MS, &err), 0);
+    assert_int_equal(outputs(fixture), before + 1);
+    rd_kafka_mock_push_request_errors(fixture->cluster, API_ADD_PARTITIONS, 1,
+                                      RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED);
+    assert_int_equal(kafka_publish(fixture->kafka, &output, 1, COMMIT_MS, &err), 0);
+    assert_int_equal(outputs(fixture), before + 2);
+}
+
+/* --- errors: whatever comes, the unit is committed, and so is what follows --- */
+
+struct fault {
+    const char *name;
+    int api;
+    rd_kafka_resp_err_t code;
+    int times;
+};
+
+static const struct fault faults[] = {
+    {"partitions: retriable", API_ADD_PARTITIONS, RD_KAFKA_RESP_ERR_COORDINATOR_LOAD_IN_PROGRESS,
+     3},
+    {"partitions: concurrent", API_ADD_PARTITIONS, RD_KAFKA_RESP_ERR_CONCURRENT_TRANSACTIONS, 3},
+    {"partitions: abortable", API_ADD_PARTITIONS, RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED, 1},
+    {"partitions: fenced", API_ADD_PARTITIONS, RD_KAFKA_RESP_ERR_INVALID_PRODUCER_EPOCH, 1},
+    {"partitions: fatal", API_ADD_PARTITIONS,
+     RD_KAFKA_RESP_ERR_TRANSACTIONAL_ID_AUTHORIZATION_FAILED, 1},
+    {"offsets: retriable", API_ADD_OFFSETS, RD_KAFKA_RESP_ERR_COORDINATOR_NOT_AVAILABLE, 3},
+    {"offsets: abortable", API_ADD_OFFSETS, RD_KAFKA_RESP_ERR_GROUP_AUTHORIZATION_FAILED, 1},
+    {"offsets: fatal", API_ADD_OFFSETS, RD_KAFKA_RESP_ERR_INVALID_TXN_STATE, 1},
+    {"group: retriable", API_TXN_OFFSET_COMMIT, RD_KAFKA_RESP_ERR_COORDINATOR_LOAD_IN_PROGRESS, 3},
+    {"group: moved", API_TXN_OFFSET_COMMIT, RD_KAFKA_RESP_ERR_NOT_COORDINATOR, 2},
+    {"group: generation", API_TXN_OFFSET_COMMIT, RD_KAFKA_RESP_ERR_ILLEGAL_GENERATION, 1},
+    {"group: member", API_TXN_OFFSET_COMMIT, RD_KAFKA_RESP_ERR_UNKNOWN_MEMBER_ID, 1},
+    {"group: fatal", API_TXN_OFFSET_COMMIT, RD_KAFKA_RESP_ERR_INVALID_PRODUCER_EPOCH, 1},
+    {"end: retriable", API_END_TXN, RD_KAFKA_RESP_ERR_COORDINATOR_NOT_AVAILABLE, 3},
+    {"end: moved", API_END_TXN, RD_KAFKA_RESP_ERR_NOT_COORDINATOR, 2},
+    {"end: fenced", API_END_TXN, RD_KAFKA_RESP_ERR_INVALID_PRODUCER_EPOCH, 1},
+    {"end: fatal", API_END_TXN, RD_KAFKA_RESP_ERR_INVALID_TXN_STATE, 1},
+};
+
+static void faults_are_survived(void **state)
+{
+    struct fixture *fixture = *state;
+    int count = outputs(fixture);
+    for (size_t i = 0; i < sizeof(faults) / sizeof(*faults); i++) {
+        const struct fault *fault = &faults[i];
+        bool lost;
+        print_message("           %s\n", fault->name);
+        for (int n = 0; n < fault->times; n++)
+            rd_kafka_mock_push_request_errors(fixture->cluster, (int16_t)fault->api, 1,
+                                              fault->code);
+        produce(fixture, "high");
+        pass_on(fixture, &lost);
+        assert_false(lost);
+        count++;
+        assert_true(outputs(fixture) >= count); /* aborted ones are counted too */
+        rd_kafka_mock_clear_request_errors(fixture->cluster, (int16_t)fault->api);
+    }
+}
+
+/* A second fault while recovering from the first. */
+static void faults_in_recovery_are_survived(void **state)
+{
+    struct fixture *fixture = *state;
+    bool lost;
+    produce(fixture, "high");
+    pass_on(fixture, &lost); /* the consumer has its first offsets */
+    rd_kafka_mock_push_request_errors(fixture->cluster, API_TXN_OFFSET_COMMIT, 2,
+                                      RD_KAFKA_RESP_ERR_ILLEGAL_GENERATION,
+                                      RD_KAFKA_RESP_ERR_ILLEGAL_GENERATION);
+    rd_kafka_mock_push_request_errors(fixture->cluster, API_OFFSET_FETCH, 2,
+                                      RD_KAFKA_RESP_ERR_COORDINATOR_NOT_AVAILABLE,
+                                      RD_KAFKA_RESP_ERR_NOT_COORDINATOR);
+    produce(fixture, "high");
+    pass_on(fixture, &lost);
+    assert_false(lost);
+    rd_kafka_mock_push_request_errors(fixture->cluster, API_ADD_PARTITIONS, 1,
+                                      RD_KAFKA_RESP_ERR_INVALID_PRODUCER_EPOCH);
+    rd_kafka_mock_push_request_errors(fixture->cluster, API_INIT_PRODUCER_ID, 2,
+                                      RD_KAFKA_RESP_ERR_COORDINATOR_LOAD_IN_PROGRESS,
+                                      RD_KAFKA_RESP_ERR_CONCURRENT_TRANSACTIONS);
+    produce(fixture, "high");
+    pass_on(fixture, &lost);
+    assert_false(lost);
+}
+
+static void too_large_is_refused_at_once(void **state)
+{
+    struct fixture *fixture = *state;
+    struct err err = {0};
+    char *large = calloc(1, 2000000);
+    produce(fixture, "high");
+    struct kafka_record *record = pull(fixture, 0);
+    struct kafka_output output = {
+        .topic = "out", .partition = 1, .value = large, .value_size = 2000000};
+    struct kafka_unit unit = {.record = record, .outputs = &output, .output_count = 1};
+    int64_t began = now_ms();
+    assert_int_equal(kafka_commit(fixture->kafka, &unit, 1, COMMIT_MS, &err), -ERR_KAFKA);
+    assert_true(now_ms() - began < COMMIT_MS / 2);
+    unit.output_count = 0; /* and the producer is still of use */
+    assert_int_equal(kafka_commit(fixture->kafka, &unit, 1, COMMIT_MS, &err), 0);
+    assert_false(unit.lost);
+    kafka_record_free(fixture->held[--fixture->held_count]);
+    free(large);
+}
+
+/* --- settings and first contact --- */
+
+static void open_with(const char *key, const char *value, enum err_code code, const char *text)
+{
+    static const char *const lane[] = {"high", NULL};
+    struct config_kafka_setting setting = {(char *)(uintptr_t)key, (char *)(uintptr_t)value};
+    struct config config = {.kafka = (char *)(uintptr_t) "127.0.0.1:1",
+                            .kafka_settings = &setting,
+                            .kafka_setting_count = key ? 1 : 0};
+    struct kafka_options options = {
+        .config = &config, .group = "g", .slot = "s-0", .lane_topics = {lane}};
+    struct kafka *kafka;
+    struct err err = {0};
+    assert_int_equal(kafka_open(&kafka, &options, &err), -(int)code);
+    if (!strstr(err.text, text))
+        fail_msg("'%s' does not say '%s'", err.text, text);
+}
+
+static void settings_are_guarded(void **state)
+{
+    (void)state;
+    open_with("isolation.level", "read_uncommitted", ERR_INVALID_ARGUMENT, "cannot be changed");
+    open_with("group.id", "x", ERR_INVALID_ARGUMENT, "cannot be changed");
+    open_with("no.such.key", "x", ERR_INVALID_ARGUMENT, "no.such.key");
+    open_with("session.timeout.ms", "many", ERR_INVALID_ARGUMENT, "session.timeout.ms");
+}
+
+static void first_contact_names_broker_and_cause(void **state)
+{
+    (void)state;
+    open_with("client.id", "test", ERR_KAFKA, "127.0.0.1:1");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_teardown(records_come_whole_and_in_order, settle),
+        cmocka_unit_test_teardown(lanes_are_apart, settle),
+        cmocka_unit_test_teardown(waking_ends_a_poll, settle),
+        cmocka_unit_test_teardown(revoked_unit_is_lost, settle),
+        cmocka_unit_test_teardown(order_is_checked, settle),
+        cmocka_unit_test_teardown(publishing, settle),
+        cmocka_unit_test_teardown(faults_are_survived, settle),
+        cmocka_unit_test_teardown(faults_in_recovery_are_survived, settle),
+        cmocka_unit_test_teardown(too_large_is_refused_at_once, settle),
+    };
+    const struct CMUnitTest others[] = {
+        cmocka_unit_test(settings_are_guarded),
+        cmocka_unit_test(first_contact_names_broker_and_cause),
+    };
+    int failed = cmocka_run_group_tests(tests, setup, teardown);
+    return failed + cmocka_run_group_tests(others, NULL, NULL);
+}

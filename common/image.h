@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Pictures as files. Pixels are encoded by libvips (only image.c knows its types); the text chunks
- * of a PNG are inserted by png_text.c, because libvips 8.14 writes them as zTXt with broken UTF-8.
+ * of a PNG are read and written by png_text.c, because libvips 8.14 writes them as zTXt with broken
+ * UTF-8. All functions may be used by several threads at once.
  */
 #ifndef UNCLIP_COMMON_IMAGE_H
 #define UNCLIP_COMMON_IMAGE_H
@@ -39,7 +40,7 @@ void image_release(struct image *image);
 
 /*
  * [size][size][3] f32 in [-1, 1] → 8 bit as diffusers does: clamp(x/2 + 0.5, 0, 1), times 255,
- * round half to even (numpy's rule).
+ * round half to even (numpy's rule). ERR_COMPUTE where a value is not a number.
  */
 int image_from_float(struct image *image, const float *pixels, int size, struct err *err);
 
@@ -49,12 +50,15 @@ int image_from_float(struct image *image, const float *pixels, int size, struct 
  */
 int image_encode_png(const struct image *image, const struct image_metadata *metadata,
                      void **bytes, size_t *size, struct err *err);
-/* Decodes a PNG or JPEG held in memory, limits checked before pixels are allocated. */
+/* Decodes a PNG or JPEG held in memory, limits checked before pixels are allocated; what is
+   transparent becomes white. Errors: ERR_TOO_LARGE, ERR_INVALID_IMAGE. */
 int image_decode(struct image *image, const void *bytes, size_t size, struct err *err);
-/* Lanczos-3 resize of [-1,1] floats, [from][from][3] → [to][to][3] (caller's buffers). */
+/* Lanczos-3 resize of [-1,1] floats, [from][from][3] → [to][to][3] (caller's buffers); edges are
+   continued by their last pixel, and values may overshoot. ERR_OUT_OF_MEMORY. */
 int image_resize_lanczos(const float *src, int from, float *dst, int to, struct err *err);
 
-/* Reads a PNG's text chunk (tEXt, zTXt or iTXt) as UTF-8. *value is owned; ERR_NOT_FOUND. */
+/* Reads a PNG's text chunk (tEXt, zTXt or iTXt) as UTF-8. *value is owned. Errors: ERR_NOT_FOUND,
+   ERR_INVALID_IMAGE (not a PNG, damaged), ERR_TOO_LARGE. */
 int image_png_text(const void *bytes, size_t size, const char *key, char **value, struct err *err);
 
 const char *image_library_version(void);

@@ -35,7 +35,7 @@ static enum exit_code cancel(const struct invocation *invocation, const char *id
     struct err err;
 
     if (job_state_final(status_state(status))) {
-        complain(invocation, "job '%s' has already %s", id, status_text(status, "state"));
+        complain(invocation, "job '%s' has already ended: %s", id, status_text(status, "state"));
         return EXIT_FAILED;
     }
     int partition = json_is_integer(json_object_get(status, "partition"))

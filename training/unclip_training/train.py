@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command line of training: ./training/train -h."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from .context import Context
+from .data.fetch import bundle
+from .export import export
+from .loop import Budget, Trainer, pack, unpack, write_atomically
+from .presets import PRESETS, STAGES, Preset, smoke
+from .stages import make
+
+OPTIONAL = frozenset({"ar-prior"})  # left out of "all" by --skip
+
+
+def parser() -> argparse.ArgumentParser:
+    out = argparse.ArgumentParser(
+        prog="training/train", description="Trains an unCLIP model and writes its directory to FOLDER/model.",
+        epilog="Stages build on those before them. Every stage goes on from its last checkpoint with --resume.",
+    )
+    what = out.add_argument_group("what")
+    what.add_argument("--preset", choices=PRESETS, default="tiny", help="sizes, rates and budgets (default: %(default)s)")
+    what.add_argument("--smoke", action="store_true", help="the same chain, tiny budgets: a few minutes on a processor")
+    what.add_argument(
+        "--stage", default="all", metavar="NAMES", help=f"all, or some of {', '.join(STAGES)}, with commas (default: all)"
+    )
+    what.add_argument("--skip", default="", metavar="NAMES", help="stages that all leaves out, such as ar-prior")
+    what.add_argument(
+        "--data", type=Path, nargs="+", default=[], metavar="PATH",
+        help="folders or WebDataset shards of pictures with captions, instead of the emoji scenes",
+    )
+    when = out.add_argument_group("when")
+    when.add_argument("--resume", action="store_true", help="go on from checkpoints, skip what is finished")
+    when.add_argument("--minutes", type=float, metavar="M", help="stop after M minutes, with a checkpoint")
+    when.add_argument(
+        "--budget", action="append", default=[], metavar="STAGE=M", help="train a stage for M minutes in all, not the preset's"
+    )
+    when.add_argument("--prepare", action="store_true", help="fetch, render and draw up the data, then stop")
+    where = out.add_argument_group("where")
+    where.add_argument("--folder", type=Path, help="checkpoints and the model (default: out/training/PRESET)")
+    where.add_argument("--parts", type=Path, metavar="DIR", help="also keep small checkpoints there, in parts of 15 MB")
+    where.add_argument("--bundle", type=Path, metavar="FILE", help="write the fetched data as one archive and stop")
+    how = out.add_argument_group("how")
+    how.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="(default: cuda where there is one)")
+    how.add_argument("--compile", action=argparse.BooleanOptionalAction, help="torch.compile (default: on a GPU)")
+    how.add_argument("--processes", type=int, default=os.cpu_count() or 1, help="to render and draw up data (default: %(default)s)")
+    return out
+
+
+def chosen_stages(names: str, skipped: str) -> list[str]:
+    wanted = STAGES if names == "all" else tuple(names.split(","))
+    left_out = tuple(filter(None, skipped.split(",")))
+    for name in (*wanted, *left_out):
+        if name not in STAGES:
+            raise SystemExit(f"train: no stage is called '{name}'; there are {', '.join(STAGES)}")
+    return [name for name in STAGES if name in wanted and name not in left_out]
+
+
+def with_budgets(preset: Preset, budgets: list[str]) -> Preset:
+    for budget in budgets:
+        name, _, minutes = budget.partition("=")
+        if name not in STAGES or name == "tokenizer":
+            raise SystemExit(f"train: no stage of '{budget}' has a budget")
+        field = name.replace("-", "_")
+        stage = getattr(preset, field)
+        try:
+            run = replace(stage.run, minutes=float(minutes), steps=0)
+        except ValueError:
+            raise SystemExit(f"train: '{budget}' is not STAGE=MINUTES") from None
+        preset = replace(preset, **{field: replace(stage, run=run)})
+    return preset
+
+
+def pick_device(name: str) -> torch.device:
+    device = torch.device("cuda" if name == "cuda" or (name == "auto" and torch.cuda.is_available()) else "cpu")
+    if device.type == "cuda":
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+        torch.backends.cudnn.benchmark = True
+    return device
+
+
+def log(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def train_stage(name: str, context: Context, budget: Budget, resume: bool, parts: Path | None) -> bool:
+    """Trains one stage as far as the budget goes; returns whether it is finished."""
+    checkpoint = context.checkpoint(name)
+    if not checkpoint.exists() and resume and parts:
+        unpack(parts, name, checkpoint)
+    if checkpoint.exists() and not resume:
+        raise SystemExit(f"train: '{checkpoint}' exists: --resume goes on from it, and another --folder begins anew")
+    if name == "tokenizer":
+        if not checkpoint.exists():
+            made = context.train_tokenizer()
+            write_atomically(checkpoint, {"merges": [list(pair) for pair in made.merges], "length": made.length})
+            log(f"tokenizer: {len(made.vocabulary)} tokens")
+        finished = True
+    elif checkpoint.exists() and torch.load(checkpoint, map_location="cpu", weights_only=True)["finished"]:
+        log(f"{name}: finished before")
+        return True
+    else:
+        torch.manual_seed(STAGES.index(name))
+        trainer = Trainer(make(name, context), checkpoint, context.device, log)
+        if checkpoint.exists():
+            trainer.restore()
+        finished = trainer.fit(budget)
+    if parts:
+        pack(checkpoint, parts)
+    return finished
+
+
+def main() -> None:
+    started = time.monotonic()
+    options = parser().parse_args()
+    if options.bundle:
+        bundle(options.bundle)
+        return
+    preset = with_budgets(smoke(PRESETS[options.preset]) if options.smoke else PRESETS[options.preset], options.budget)
+    folder = options.folder or Path("out") / "training" / preset.name
+    device = pick_device(options.device)
+    compiled = options.compile if options.compile is not None else device.type == "cuda"
+    context = Context(preset, folder, device, options.processes, tuple(options.data), compiled, log)
+    stages = chosen_stages(options.stage, options.skip)
+    budget = Budget(started + 60 * options.minutes) if options.minutes else Budget()
+    if options.prepare:
+        train_stage("tokenizer", context, budget, True, options.parts)
+        log(f"{len(context.data)} pictures, {len(context.large_data)} large ones")
+        return
+    for name in stages:
+        if not train_stage(name, context, budget, options.resume, options.parts):
+            log(f"{name}: stopped by --minutes; --resume goes on")
+            return
+    needed = [name for name in STAGES if name not in OPTIONAL]
+    if all(context.checkpoint(name).exists() for name in needed):
+        export(context, folder / "model")
+
+
+if __name__ == "__main__":
+    main()

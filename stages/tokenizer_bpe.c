@@ -185,6 +185,15 @@ static int add_merge(struct bpe *bpe, const json_t *vocab, const struct lines *l
     return 0;
 }
 
+/* At most what can be merges. */
+static size_t count_lines(struct lines lines)
+{
+    struct span line;
+    while (lines.number < BPE_MERGES_MAX && next_line(&lines, &line))
+        continue;
+    return lines.number;
+}
+
 static int read_merges(struct bpe *bpe, const json_t *vocab, struct lines lines, struct err *err)
 {
     struct span line;
@@ -235,10 +244,10 @@ int bpe_load(struct bpe **out, const json_t *vocab, int32_t unknown, const char 
     size_t size = 0;
     struct bpe *bpe = xcalloc(1, sizeof *bpe);
     find_bytes(bpe, vocab, unknown);
-    make_table(bpe, BPE_MERGES_MAX);
     int result = read_file(merges_path, &bytes, &size, err);
     if (result == 0) {
         struct lines lines = {merges_path, bytes, bytes + size, 0};
+        make_table(bpe, count_lines(lines));
         result = read_merges(bpe, vocab, lines, err);
     }
     free(bytes);

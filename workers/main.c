@@ -25,7 +25,6 @@ static void help(void)
     config_help(CONFIG_WORKER, stdout);
     printf(
         "\n"
-        "  --dump-config   print each setting with where it came from, and exit\n"
         "  --version       print the versions of the program and its libraries\n"
         "  -h, --help      this text\n"
         "\n"

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The inner loops of our own ops, compiled for several instruction sets from kernels_body.h; the
+ * The inner loops of our own ops, compiled for several instruction sets from kernels.inc; the
  * widest that the CPU has is chosen once. They work on 16 lanes at a time with plain IEEE
  * operations in a fixed order (no fused multiply-add, no reassociation), so every set gives the
  * same bits.

@@ -4,7 +4,7 @@
 #pragma GCC target("avx2")
 #define KERNELS      kernels_avx2
 #define KERNELS_NAME "avx2"
-#include "stages/nn/kernels_body.h"
+#include "stages/nn/kernels.inc"
 #else
 typedef int kernels_avx2_not_here;
 #endif

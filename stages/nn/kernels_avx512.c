@@ -4,7 +4,7 @@
 #pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,prefer-vector-width=512")
 #define KERNELS      kernels_avx512
 #define KERNELS_NAME "avx512"
-#include "stages/nn/kernels_body.h"
+#include "stages/nn/kernels.inc"
 #else
 typedef int kernels_avx512_not_here;
 #endif

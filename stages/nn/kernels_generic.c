@@ -2,4 +2,4 @@
 /* The kernels for any CPU (kernels.h). */
 #define KERNELS      kernels_generic
 #define KERNELS_NAME "generic"
-#include "stages/nn/kernels_body.h"
+#include "stages/nn/kernels.inc"

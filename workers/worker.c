@@ -175,6 +175,16 @@ static void count(struct worker *worker, const struct counters *counters)
     worker->redis_away = rc != 0;
 }
 
+static void say_failed(const struct parcel *parcel)
+{
+    const struct kafka_record *record = parcel->record;
+    if (parcel->has_task)
+        log_warn("%s/%d failed: %s", parcel->task.job, parcel->task.image, parcel->err.text);
+    else
+        log_warn("record %lld of %s [%d] is refused: %s", (long long)record->offset, record->topic,
+                 (int)record->partition, parcel->err.text);
+}
+
 /* What only a committed task may have done. */
 static void settle(struct worker *worker, const struct work *work, const struct kafka_unit *units)
 {
@@ -187,8 +197,7 @@ static void settle(struct worker *worker, const struct work *work, const struct 
             continue;
         count_parcel(&counters, parcel);
         if (parcel->outcome == OUTCOME_FAILED)
-            log_warn("%s/%d failed: %s", parcel->has_task ? parcel->task.job : "a record",
-                     parcel->has_task ? parcel->task.image : 0, parcel->err.text);
+            say_failed(parcel);
         if (parcel->input_ref && storage_remove(worker->storage, parcel->input_ref, &err))
             log_warn("a task's tensors stay behind: %s", err.text);
     }

@@ -36,13 +36,19 @@ static void write_file(const char *text)
     assert_int_equal(fclose(out), 0);
 }
 
+/* Whatever the tests were started with. */
 static int clear_environment(void **state)
 {
     (void)state;
-    static const char *const names[] = {"UNCLIP_CONFIG", "UNCLIP_SET", "UNCLIP_KAFKA",
-                                        "UNCLIP_BATCH", "UNCLIP_LINGER_MS"};
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
-        unsetenv(names[i]);
+    for (char **entry = environ; *entry;) {
+        size_t length = strcspn(*entry, "=");
+        char *name = xasprintf("%.*s", (int)length, *entry);
+        bool ours = strncmp(name, "UNCLIP_", 7) == 0;
+        if (ours)
+            unsetenv(name);
+        entry = ours ? environ : entry + 1;
+        free(name);
+    }
     return 0;
 }
 

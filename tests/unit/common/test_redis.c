@@ -370,23 +370,51 @@ static void killed_within_a_command(void **state)
     assert_answers();
 }
 
+static double seconds(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+
 /* A server that does not answer costs the command limit once, and then nothing. */
 static void silent_server(void **state)
 {
     (void)state;
-    struct timespec before, after;
     assert_answers();
     kill(self.process, SIGSTOP);
-    clock_gettime(CLOCK_MONOTONIC, &before);
+    double before = seconds();
     assert_away("no answer in 500 ms");
     assert_away("next try in 100 ms");
-    clock_gettime(CLOCK_MONOTONIC, &after);
-    double took =
-        (double)(after.tv_sec - before.tv_sec) + 1e-9 * (double)(after.tv_nsec - before.tv_nsec);
+    double took = seconds() - before;
     assert_true(took > 0.45 && took < 5);
     kill(self.process, SIGCONT);
     self.clock.now_ms += 100;
     assert_answers();
+}
+
+/* A host that takes no connection: its queue is full, and more are dropped in silence. */
+static void unreachable_server(void **state)
+{
+    (void)state;
+    enum { FILLERS = 8 };
+    kill_server();
+    struct sockaddr_in address = loopback(self.port);
+    int one = 1, fillers[FILLERS], listener = socket(AF_INET, SOCK_STREAM, 0);
+    setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
+    assert_int_equal(bind(listener, (struct sockaddr *)&address, sizeof address), 0);
+    assert_int_equal(listen(listener, 0), 0);
+    for (int i = 0; i < FILLERS; i++) {
+        fillers[i] = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
+        (void)connect(fillers[i], (struct sockaddr *)&address, sizeof address);
+    }
+    double before = seconds();
+    assert_away("127.0.0.1:");
+    double took = seconds() - before;
+    assert_true(took > 0.25 && took < 5);
+    for (int i = 0; i < FILLERS; i++)
+        close(fillers[i]);
+    close(listener);
 }
 
 /* Ends each connection (FIN) and then resets it, once it has read something: what a write in
@@ -449,6 +477,7 @@ int main(void)
         WITH_SERVER(lost_queue),
         WITH_SERVER(killed_within_a_command),
         WITH_SERVER(silent_server),
+        WITH_SERVER(unreachable_server),
         WITH_SERVER(rude_server),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

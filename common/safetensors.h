@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The safetensors format: model files, task records and cached embeddings all use it, so that Python
- * reads each of them with safetensors.numpy. A file is: u64 little-endian header length, a JSON
- * header {name: {dtype, shape, data_offsets}, "__metadata__": {text: text}}, then the data.
+ * The safetensors format: model files, task records and cached embeddings all use it, so that
+ * Python reads each of them with safetensors.numpy. A file is: u64 little-endian header length, a
+ * JSON header {name: {dtype, shape, data_offsets}, "__metadata__": {text: text}}, then the data.
  *
  * Every byte may be hostile: the header is checked whole (length, JSON, dtype, shape overflow,
  * offsets inside the data, sizes equal shape × dtype, no overlap, no gap, no duplicate name) before
@@ -17,9 +17,9 @@
 
 #include "common/err.h"
 
-#define SAFETENSORS_HEADER_MAX (16u << 20) /* bytes of JSON header */
-#define SAFETENSORS_TENSORS_MAX 100000     /* tensors in a file */
-#define SAFETENSORS_RANK_MAX 6
+#define SAFETENSORS_HEADER_MAX  (16u << 20) /* bytes of JSON header */
+#define SAFETENSORS_TENSORS_MAX 100000      /* tensors in a file */
+#define SAFETENSORS_RANK_MAX    6
 
 /*  X(identifier, name in files, bytes an element) */
 #define DTYPE_TABLE(X)                                                                             \
@@ -53,7 +53,8 @@ struct safetensors_entry {
     int rank; /* 0..SAFETENSORS_RANK_MAX */
     int64_t dim[SAFETENSORS_RANK_MAX];
     size_t bytes;
-    const void *data; /* into the mapping or the caller's buffer; may be unaligned in hostile files */
+    const void
+        *data; /* into the mapping or the caller's buffer; may be unaligned in hostile files */
 };
 
 struct safetensors; /* opaque; read-only and shareable between threads after opening */

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * oneDNN's v2 C API behind onednn.h. Nothing here allocates per call: primitives and their memory
- * objects are made once for a shape, and a call only sets data handles. The file is long because the
- * library's types must not leave it.
+ * objects are made once for a shape, and a call only sets data handles. The file is long because
+ * the library's types must not leave it.
  */
 #include "stages/nn/onednn.h"
 

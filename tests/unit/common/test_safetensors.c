@@ -245,7 +245,7 @@ static void test_damaged_places(void **state)
     (void)state;
 #define U8(name, count, begin, end)                                                                \
     "\"" name "\":{\"dtype\":\"U8\",\"shape\":[" #count "],\"data_offsets\":[" #begin "," #end "]" \
-                                                                                               "}"
+    "}"
     expect_damage("{" U8("x", 4, 0, 4) "}", 3, "outside of the 3 bytes");
     expect_damage("{" U8("x", 4, -4, 0) "}", 4, "outside of the 4 bytes");
     expect_damage("{" U8("x", 4, 4, 0) "}", 4, "outside of the 4 bytes");

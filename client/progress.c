@@ -77,12 +77,10 @@ void progress_from_status(struct progress *progress, const json_t *status)
 
 /* --- pace --- */
 
-double pace_eta(struct pace *pace, int64_t now_ms, double fraction)
+double pace_eta(struct pace *pace, int stage, int64_t now_ms, double fraction)
 {
-    if (pace->first_ms == 0) {
-        pace->first_ms = now_ms;
-        pace->first_fraction = fraction;
-    }
+    if (pace->stage != stage + 1)
+        *pace = (struct pace){stage + 1, now_ms, fraction};
     double won = fraction - pace->first_fraction;
     int64_t ms = now_ms - pace->first_ms;
     if (won <= 0 || ms < PACE_MS)
@@ -192,23 +190,24 @@ char *progress_bars(const struct progress *progress, double eta_s,
     return text_close(&text);
 }
 
-static const struct stage_progress *stage_doing(const struct progress *progress)
+/* The index of the stage that works, or -1. */
+static int stage_doing(const struct progress *progress)
 {
     for (int i = 0; i < progress->count; i++)
         if (progress->stages[i].phase == PHASE_DOING)
-            return &progress->stages[i];
-    return NULL;
+            return i;
+    return -1;
 }
 
 char *progress_line(const struct progress *progress)
 {
-    const struct stage_progress *stage = stage_doing(progress);
+    int stage = stage_doing(progress);
     struct text text;
 
     text_open(&text);
     fprintf(text.out, "%s", progress->state);
-    if (stage)
-        fprintf(text.out, ": %s", stage->name);
+    if (stage >= 0)
+        fprintf(text.out, ": %s", progress->stages[stage].name);
     if (progress->total > 1)
         fprintf(text.out, ", %d of %d pictures", progress->done, progress->total);
     if (progress->failed)
@@ -257,12 +256,12 @@ static void draw(struct progress_screen *screen, const char *bars)
 
 void progress_show(struct progress_screen *screen, const struct progress *progress, int64_t now_ms)
 {
-    double eta = pace_eta(&screen->pace, now_ms, progress->fraction);
+    double eta = pace_eta(&screen->pace, stage_doing(progress), now_ms, progress->fraction);
     char *text =
         screen->terminal ? progress_bars(progress, eta, &screen->style) : progress_line(progress);
 
     bool between = !screen->terminal && strcmp(progress->state, "running") == 0 &&
-                   !stage_doing(progress); /* two stages: not worth a line */
+                   stage_doing(progress) < 0; /* two stages: not worth a line */
     if (between || (screen->last && strcmp(screen->last, text) == 0)) {
         free(text);
         return;

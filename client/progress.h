@@ -34,13 +34,15 @@ struct progress {
 
 void progress_from_status(struct progress *progress, const json_t *status);
 
-/* The pace at which the fraction rose since it was first seen. */
+/* The pace at which the fraction rises within a stage: stages differ too much to foretell one from
+   another. */
 struct pace {
-    int64_t first_ms; /* 0: nothing seen */
+    int stage; /* its index + 1; 0: nothing seen */
+    int64_t first_ms;
     double first_fraction;
 };
-/* Seconds to go, or -1 when it is too early to tell. */
-double pace_eta(struct pace *pace, int64_t now_ms, double fraction);
+/* Seconds to go at the pace of `stage` (an index; -1: none), or -1 when it is too early to tell. */
+double pace_eta(struct pace *pace, int stage, int64_t now_ms, double fraction);
 
 struct progress_style {
     int columns; /* of the terminal */

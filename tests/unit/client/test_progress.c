@@ -126,11 +126,14 @@ static void test_pace(void **state)
 {
     struct pace pace = {0};
     (void)state;
-    assert_true(pace_eta(&pace, 1000, 0.2) < 0);
-    assert_true(pace_eta(&pace, 1200, 0.3) < 0); /* too early */
-    double eta = pace_eta(&pace, 3000, 0.4);     /* 0.2 in 2 s, 0.6 to go */
+    assert_true(pace_eta(&pace, 2, 1000, 0.2) < 0);
+    assert_true(pace_eta(&pace, 2, 1200, 0.3) < 0); /* too early */
+    double eta = pace_eta(&pace, 2, 3000, 0.4);     /* 0.2 in 2 s, 0.6 to go */
     assert_true(eta > 5.99 && eta < 6.01);
-    assert_true(pace_eta(&pace, 9000, 0.2) < 0); /* nothing won */
+    assert_true(pace_eta(&pace, 3, 4000, 0.5) < 0); /* another stage, another pace */
+    eta = pace_eta(&pace, 3, 8000, 0.6);
+    assert_true(eta > 15.99 && eta < 16.01);
+    assert_true(pace_eta(&pace, 3, 9000, 0.5) < 0); /* nothing won */
 }
 
 static void test_durations(void **state)

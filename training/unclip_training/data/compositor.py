@@ -107,14 +107,6 @@ class Scenes:
 
 
 def on_device(table: SceneTable, atlases: list[Atlas], group: int, device: torch.device) -> Scenes:
+    """On a CPU the atlases stay mapped files, which the page cache keeps; on a GPU they are copied to its memory."""
     columns = {name: torch.from_numpy(np.array(getattr(table, name))).to(device) for name in SceneTable.__dataclass_fields__}
-    return Scenes(**columns, atlases={a.size: mapped(a.texels, device) for a in atlases}, group=group)
-
-
-def mapped(texels: np.ndarray, device: torch.device) -> Tensor:
-    """On a CPU the mapped file itself, which the page cache keeps; on a GPU a copy in its memory."""
-    if device.type == "cpu":
-        return torch.from_file(str(texels.filename), shared=False, size=texels.size + texels.offset, dtype=torch.uint8)[
-            texels.offset :
-        ].view(texels.shape)
-    return torch.from_numpy(np.array(texels)).to(device)
+    return Scenes(**columns, atlases={a.size: torch.from_numpy(a.texels).to(device) for a in atlases}, group=group)

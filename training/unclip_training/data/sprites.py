@@ -124,7 +124,7 @@ def open_atlas(folder: Path, names: Iterable[str], size: int, packages: Path, pr
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
         write_atlas(path, wanted, size, packages, processes)
-    return Atlas(wanted, size, np.load(path, mmap_mode="r"))
+    return Atlas(wanted, size, np.load(path, mmap_mode="c"))
 
 
 def write_atlas(path: Path, names: list[str], size: int, packages: Path, processes: int) -> None:

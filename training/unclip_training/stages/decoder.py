@@ -69,9 +69,11 @@ class DecoderStage:
         seen = seen + amount * self.deviation * torch.randn(seen.shape, generator=generator, device=seen.device)
         count = int(len(seen) * self.config.prior_share)
         if count:
-            guidance = self.context.preset.prior.guidance
-            text = self.context.read(tokens[:count])
-            seen[:count] = sample_prior(self.context, text, self.empty, self.config.prior_steps, guidance, generator)
+            context = self.context
+            seen[:count] = sample_prior(
+                context.prior, context.read(tokens[:count]), self.empty, self.config.prior_steps,
+                context.preset.prior.guidance, generator, context.autocast,
+            )
         return seen
 
     def loss(self, progress: float, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:

@@ -8,7 +8,7 @@ guidance has something to go away from.
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .. import models
 from ..context import Context, Text
@@ -64,22 +64,22 @@ class PriorStage:
 
 @torch.no_grad()
 def sample_prior(
-    context: Context, text: Text, empty: Text, steps: int, guidance: float, generator: torch.Generator
+    prior: nn.Module, text: Text, empty: Text, steps: int, guidance: float, generator: torch.Generator, autocast: torch.autocast
 ) -> Tensor:
-    """Embeddings [n, D] as the pipeline samples them."""
-    prior, count = context.prior, len(text.embedding)
+    """Embeddings [n, D] as the pipeline samples them; `empty` is the empty caption's text, of one row."""
+    count = len(text.embedding)
     embedding = torch.cat([empty.embedding.expand(count, -1), text.embedding])
     states = torch.cat([empty.states.expand(count, -1, -1), text.states])
     mask = torch.cat([empty.mask.expand(count, -1), text.mask])
 
     def predict(noisy: Tensor, step: Tensor) -> Tensor:
-        with context.autocast:
+        with autocast:
             output = prior(
                 torch.cat([noisy, noisy]), step, proj_embedding=embedding, encoder_hidden_states=states, attention_mask=mask
             ).predicted_image_embedding.float()
         without, with_text = output.chunk(2)
         return without + guidance * (with_text - without)
 
-    noise = torch.randn(text.embedding.shape, generator=generator, device=context.device)
+    noise = torch.randn(text.embedding.shape, generator=generator, device=text.embedding.device)
     found = sample(scheduler("sample", "fixed_small_log", CLIP_RANGE), predict, noise, steps, generator)
     return prior.post_process_latents(found)

@@ -96,6 +96,17 @@ static void progress_begin(struct generation *self)
         };
 }
 
+static void finish(struct generation *self)
+{
+    struct progress *progress = &self->progress;
+
+    for (int i = 0; i < self->count; i++)
+        progress->done += self->items[i].err.code == ERR_OK;
+    progress->failed = self->count - progress->done;
+    snprintf(progress->state, sizeof progress->state, progress->done ? "succeeded" : "failed");
+    show(self);
+}
+
 /* --- the stages --- */
 
 static int run_stage(struct generation *self, struct stage_model *model, struct err *err)
@@ -208,7 +219,11 @@ static int generate(struct generation *self, const struct config *config, const 
     progress_begin(self);
     for (self->hop = 0; self->hop < self->job.hops && rc == 0; self->hop++)
         rc = pass_stage(self, err);
-    return rc == 0 ? write_pictures(self, err) : rc;
+    if (rc == 0)
+        rc = write_pictures(self, err);
+    if (rc == 0)
+        finish(self);
+    return rc;
 }
 
 static void generation_release(struct generation *self)

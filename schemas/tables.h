@@ -8,14 +8,14 @@
 #define UNCLIP_SCHEMAS_TABLES_H
 
 /*
- *  X(identifier, name, has denoising steps, weight of one step or pass in the progress). Weights are
- *  TFLOP of one step at Karlo's sizes; upsampler-2's is the paper's network.
+ *  X(identifier, name, has denoising steps, weight of one step or pass in the progress). Weights
+ * are TFLOP of one step at Karlo's sizes; upsampler-2's is the paper's network.
  */
 #define STAGE_TABLE(X)                                                                             \
     X(STAGE_TEXT_ENCODE, "text-encode", false, 0.02)                                               \
     X(STAGE_PRIOR, "prior", true, 0.33)                                                            \
-    X(STAGE_DECODER, "decoder", true, 1.2)                                                        \
-    X(STAGE_UPSAMPLER_1, "upsampler-1", true, 8.5)                                                \
+    X(STAGE_DECODER, "decoder", true, 1.2)                                                         \
+    X(STAGE_UPSAMPLER_1, "upsampler-1", true, 8.5)                                                 \
     X(STAGE_UPSAMPLER_2, "upsampler-2", true, 20)
 
 /*

@@ -6,8 +6,8 @@ unclip=$UNCLIP_BIN/unclip
 quick=(--steps-prior 2 --steps-decoder 2 --steps-upsampler-1 2)
 
 # submit --wait -o: pictures come into the folder
-"$unclip" submit "a red heart" --n 2 --seed 7 --size 256 "${quick[@]}" --wait -o "$WORK/out"
-for i in 0 1; do expect "size of $i.png" "$(png_size "$WORK/out/$i.png")" 256x256; done
+"$unclip" submit "a red heart" --id "$RUN-two" --n 2 --seed 7 --size 256 "${quick[@]}" --wait -o "$WORK/out"
+for i in 0 1; do expect "size of picture $i" "$(png_size "$WORK/out/$RUN-two-$i.png")" 256x256; done
 
 # submit --json | status --json | watch | list
 id=$("$unclip" submit "a blue star" --size 64 --seed 1 "${quick[@]}" --json | jq -r .id)
@@ -28,7 +28,7 @@ id=$(jq -r .id "$WORK/json")
 await_state "$id" cancelled
 
 # info: how it was made, and the command to make it again
-"$unclip" info "$WORK/out/1.png" >"$WORK/info"
+"$unclip" info "$WORK/out/$RUN-two-1.png" >"$WORK/info"
 grep -qF "a red heart" "$WORK/info" || fail "info does not show the prompt"
 grep -qE 'unclip generate .*--seed[ =]8' "$WORK/info" || fail "info gives no command with the picture's seed"
 

@@ -240,6 +240,16 @@ static int lines_of(const char *text)
     return lines;
 }
 
+/* The bytes of at most `columns` characters of [text, end): a line that wraps cannot be
+ * overwritten. */
+static int bytes_of(const char *text, const char *end, int columns)
+{
+    const char *at = text;
+    for (; at < end && (columns > 0 || ((unsigned char)*at & 0xc0) == 0x80); at++)
+        columns -= ((unsigned char)*at & 0xc0) != 0x80;
+    return (int)(at - text);
+}
+
 /* Up over the old bars, then each line anew, the rest of it cleared. */
 static void draw(struct progress_screen *screen, const char *bars)
 {
@@ -247,7 +257,7 @@ static void draw(struct progress_screen *screen, const char *bars)
         fprintf(screen->out, "\033[%dA", screen->lines);
     for (const char *line = bars; *line;) {
         const char *end = strchr(line, '\n');
-        fprintf(screen->out, "%.*s\033[K\n", (int)(end - line), line);
+        fprintf(screen->out, "%.*s\033[K\n", bytes_of(line, end, screen->style.columns), line);
         line = end + 1;
     }
     fputs("\033[J", screen->out);

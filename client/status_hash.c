@@ -124,6 +124,13 @@ enum job_state status_state(const json_t *status)
 
 /* --- for people --- */
 
+/* Text from outside on one line, without what would steer a terminal. */
+static void print_text(const char *text, FILE *out)
+{
+    for (; *text; text++)
+        fputc((unsigned char)*text < ' ' || *text == 0x7f ? ' ' : *text, out);
+}
+
 static void print_place(const json_t *status, FILE *out)
 {
     fprintf(out, "  progress   %.0f %%", status_number(status, "progress") * 100);
@@ -166,30 +173,36 @@ static void print_timings(const json_t *status, FILE *out)
         fputc('\n', out);
 }
 
+static void print_row(const char *title, const char *text, FILE *out)
+{
+    if (!*text)
+        return;
+    fprintf(out, "  %-10s ", title);
+    print_text(text, out);
+    fputc('\n', out);
+}
+
 static void print_words(const json_t *status, FILE *out)
 {
     size_t i;
     const json_t *notice;
     json_array_foreach (json_object_get(status, "notices"), i, notice)
-        fprintf(out, "  note       %s\n", json_string_value(notice));
-    if (*status_text(status, "error_code"))
-        fprintf(out, "  error      %s: %s\n", status_text(status, "error_code"),
-                status_text(status, "error_message"));
+        print_row("note", json_string_value(notice), out);
+    print_row("error", status_text(status, "error_message"), out);
+    print_row("created", status_text(status, "created_at"), out);
+    print_row("finished", status_text(status, "finished_at"), out);
 }
 
 void status_print(const json_t *status, FILE *out)
 {
     fprintf(out, "%s %s\n", status_text(status, "id"), status_text(status, "state"));
-    if (*status_text(status, "prompt"))
-        fprintf(out, "  prompt     %s\n  settings   %s, %lld px, seed %lld, %s\n",
-                status_text(status, "prompt"), status_text(status, "model"),
+    print_row("prompt", status_text(status, "prompt"), out);
+    if (json_is_integer(json_object_get(status, "seed")))
+        fprintf(out, "  settings   %s, %lld px, seed %lld, %s\n", status_text(status, "model"),
                 (long long)status_int(status, "size"), (long long)status_int(status, "seed"),
                 status_text(status, "class"));
     print_place(status, out);
     print_pictures(status, out);
     print_timings(status, out);
     print_words(status, out);
-    fprintf(out, "  created    %s\n", status_text(status, "created_at"));
-    if (*status_text(status, "finished_at"))
-        fprintf(out, "  finished   %s\n", status_text(status, "finished_at"));
 }

@@ -211,7 +211,14 @@ static int take(struct coordinator *self, struct kafka_record *record, struct er
         kafka_record_free(record);
         return 0;
     }
-    BUG_ON(!ledger_partition_kept(self->ledger, record->partition));
+    if (!ledger_partition_kept(self->ledger, record->partition)) {
+        int partition = record->partition;
+        kafka_record_free(record);
+        return err_set(err, ERR_CONFLICT,
+                       "partition %d has records but is not assigned: do '%s' and '%s' have the "
+                       "same number of partitions?",
+                       partition, topic_name(TOPIC_JOBS), topic_name(TOPIC_EVENTS));
+    }
     struct work *work = &self->batch[self->count++];
     *work = (struct work){.record = record};
     handle_record(&self->handler, record, clock_wall_ms(self->clock), &work->outbox);

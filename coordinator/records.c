@@ -197,7 +197,8 @@ char *result_encode(const struct live_job *job)
 {
     BUG_ON(!job_state_final(job->state));
     json_t *out = common_json(job);
-    json_object_set_new(out, "type", job->readable ? json_string("text-to-image") : json_null());
+    json_object_set_new(out, "type",
+                        job->readable ? json_string(job_type_name(job->job.type)) : json_null());
     json_object_set_new(out, "finished_at", time_json(job->finished_at_ms));
     return dump(out);
 }

@@ -2,6 +2,7 @@
 /* A job as text, field by field. */
 #include "coordinator/status.h"
 
+#include <stdbool.h>
 #include <stdlib.h>
 
 #include "common/clock.h"
@@ -47,15 +48,23 @@ static json_t *results_json(const struct live_job *job)
     return out;
 }
 
-/* What only a job that could be read has. */
-static void put_request(struct status *status, const struct job *job)
+/* Empty where the job could not be read, or was refused before it got one. */
+static void put_known(struct status *status, const char *name, int64_t number, bool known)
 {
-    put_text(status, "type", "text-to-image");
+    if (known)
+        put_int(status, name, number);
+    else
+        put_text(status, name, "");
+}
+
+static void put_request(struct status *status, const struct job *job, bool readable)
+{
+    put_text(status, "type", readable ? job_type_name(job->type) : "");
     put_text(status, "model", job->model);
     put_text(status, "prompt", job->prompt);
-    put_int(status, "size", job->size);
-    put_int(status, "seed", job->seed);
-    put_text(status, "class", task_class_name(job->task_class));
+    put_known(status, "size", job->size, job->size > 0);
+    put_known(status, "seed", job->seed, readable && job->seed >= 0);
+    put_text(status, "class", readable ? task_class_name(job->task_class) : "");
 }
 
 static void place_make(struct status *status, const struct live_job *job)
@@ -76,8 +85,7 @@ void status_make(struct status *status, const struct live_job *job)
 {
     *status = (struct status){0};
     put_text(status, "state", job_state_name(job->state));
-    if (job->readable)
-        put_request(status, &job->job);
+    put_request(status, &job->job, job->readable);
     put_time(status, "created_at", job->created_at_ms);
     put_time(status, "updated_at", job->updated_at_ms);
     put_time(status, "finished_at", job->finished_at_ms);

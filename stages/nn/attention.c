@@ -182,8 +182,9 @@ struct tensor nn_attention(struct nn *nn, struct attention_args args)
     if (nn_failed(nn) || !plan(nn, &work))
         return (struct tensor){0};
     int64_t parts = work.n * args.heads * work.blocks;
-    int failures = 0;
-#pragma omp parallel for schedule(static) num_threads(nn->threads) reduction(+ : failures)
+    int64_t products = 2 * parts * work.lq / work.blocks * work.lk * args.head_dim;
+    int threads = threads_for_products(nn, products), failures = 0;
+#pragma omp parallel for schedule(static) num_threads(threads) reduction(+ : failures)
     for (int64_t part = 0; part < parts; part++)
         failures += !run_part(&work, part, omp_get_thread_num());
     pool_drop(&nn->pool, work.slots);

@@ -21,7 +21,7 @@ struct tensor nn_act(struct nn *nn, struct tensor x, enum act act)
     if (nn_failed(nn))
         return y;
     int64_t count = tensor_count(x), parts = part_count(count, PART_ELEMENTS);
-#pragma omp parallel for schedule(static) num_threads(nn->threads)
+#pragma omp parallel for schedule(static) num_threads(threads_for_elements(nn, count))
     for (int64_t part = 0; part < parts; part++)
         kernels()->act(part_at(y, part), part_at(x, part), x.dtype,
                        (size_t)part_size(count, PART_ELEMENTS, part), act);
@@ -37,7 +37,7 @@ struct tensor nn_add(struct nn *nn, struct tensor a, struct tensor b)
     if (nn_failed(nn))
         return y;
     int64_t count = tensor_count(a), parts = part_count(count, PART_ELEMENTS);
-#pragma omp parallel for schedule(static) num_threads(nn->threads)
+#pragma omp parallel for schedule(static) num_threads(threads_for_elements(nn, count))
     for (int64_t part = 0; part < parts; part++)
         kernels()->add(part_at(y, part), part_at(a, part), part_at(b, part), a.dtype,
                        (size_t)part_size(count, PART_ELEMENTS, part));

@@ -3,7 +3,7 @@
  * The layers that the networks are made of. Each has a struct with its packed weights (freed by its
  * _release(), which accepts a zeroed struct), a _load() that takes them by checkpoint name, and a
  * forward function. Words are oneDNN's: n, ic, oc, ih, iw, oh, ow, kh, kw. Each op has a naive twin
- * in ref/ref.h and its limits in tests/unit/stages/limits.h.
+ * in ref/ref.h and its limits in tests/unit/stages/op_limits.h.
  *
  * "fuse" structs say what is done in the same pass; zeroed fields mean nothing. Activations enter
  * and leave in the compute dtype; accumulation, norms' statistics and softmax are f32.

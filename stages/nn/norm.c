@@ -148,7 +148,7 @@ static void group_norm_run(struct nn *nn, const struct group_work *work, const f
         convert_to_f32(work->pivot + n * work->c, row_at(work->x, n * work->pixels), work->x.dtype,
                        (size_t)work->c);
     int64_t parts = work->n * work->parts, groups = work->n * work->norm->groups;
-#pragma omp parallel num_threads(nn->threads)
+#pragma omp parallel num_threads(threads_for_elements(nn, work->n * work->pixels * work->c))
     {
 #pragma omp for schedule(static)
         for (int64_t part = 0; part < parts; part++)
@@ -230,7 +230,7 @@ struct tensor nn_layer_norm(struct nn *nn, const struct layer_norm *norm, struct
     if (nn_failed(nn))
         return y;
     int64_t rows = tensor_count(x) / norm->channels;
-#pragma omp parallel for schedule(static) num_threads(nn->threads)
+#pragma omp parallel for schedule(static) num_threads(threads_for_elements(nn, tensor_count(x)))
     for (int64_t row = 0; row < rows; row++)
         kernels()->layer_norm((char *)row_at(y, row), row_at(x, row), norm->gamma, norm->beta,
                               norm->eps, x.dtype, (size_t)norm->channels);

@@ -5,6 +5,7 @@
  * the library's types must not leave it.
  */
 #include "stages/nn/onednn.h"
+#include "stages/nn/parallel.h"
 
 #include <omp.h>
 #include <oneapi/dnnl/dnnl.h>
@@ -635,11 +636,20 @@ static dnnl_status_t execute_samples(struct nn *nn, const struct packed_layer *l
     return status;
 }
 
+/* Multiply-adds of one sample. */
+static int64_t sample_products(const struct packed_layer *layer, const struct packed_call *call)
+{
+    if (!layer->conv)
+        return call->ih * call->iw * layer->ic * layer->oc;
+    return out_size(layer, call->ih) * out_size(layer, call->iw) * layer->k * layer->k * layer->ic *
+           layer->oc;
+}
+
 int packed_run(struct nn *nn, struct packed *packed, const struct packed_call *call)
 {
     struct key key = {.ih = call->ih,
                       .iw = call->iw,
-                      .threads = nn->threads,
+                      .threads = threads_for_products(nn, sample_products(&packed->layer, call)),
                       .act = call->act,
                       .accumulate = call->accumulate,
                       .bias = call->bias != NULL};

@@ -8,7 +8,30 @@
 
 #include <stdint.h>
 
+#include "stages/nn/context.h"
+
 #define PART_ELEMENTS 16384 /* about what fits a core's first cache */
+
+/*
+ * Waking a thread and waiting for it costs microseconds, and a whole time slice where other
+ * processes want the cores. So an op wakes one more thread only for this many multiply-adds: some
+ * 20 µs.
+ */
+#define GRAIN_PRODUCTS      2000000
+#define PRODUCTS_OF_ELEMENT 32 /* what an element of a norm or an activation counts for */
+
+/* Threads for an op of so many multiply-adds. */
+static inline int threads_for_products(const struct nn *nn, int64_t products)
+{
+    int64_t threads = products / GRAIN_PRODUCTS;
+    return threads < 1 ? 1 : threads < nn->threads ? (int)threads : nn->threads;
+}
+
+/* Threads for an op on so many elements. */
+static inline int threads_for_elements(const struct nn *nn, int64_t elements)
+{
+    return threads_for_products(nn, elements * PRODUCTS_OF_ELEMENT);
+}
 
 /* Parts that `rows` rows of `row` elements are cut into, and the rows of one part. */
 static inline int64_t part_rows(int64_t row)

@@ -13,7 +13,8 @@ static void join_rows(struct nn *nn, char *dst, const char *a, size_t a_bytes, c
 {
     int64_t rows_of_part = part_rows((int64_t)(a_bytes + b_bytes));
     int64_t parts = part_count(rows, rows_of_part);
-#pragma omp parallel for schedule(static) num_threads(nn->threads)
+    int threads = threads_for_elements(nn, rows * (int64_t)(a_bytes + b_bytes) / 8);
+#pragma omp parallel for schedule(static) num_threads(threads)
     for (int64_t part = 0; part < parts; part++) {
         size_t row = (size_t)(part * rows_of_part);
         size_t end = row + (size_t)part_size(rows, rows_of_part, part);
@@ -72,7 +73,7 @@ struct tensor nn_upsample_nearest_2x(struct nn *nn, struct tensor x)
         return y;
     size_t pixel = (size_t)x.dim[3] * dtype_size(x.dtype), row = pixel * (size_t)x.dim[2];
     int64_t rows = x.dim[0] * x.dim[1];
-#pragma omp parallel for schedule(static) num_threads(nn->threads)
+#pragma omp parallel for schedule(static) num_threads(threads_for_elements(nn, tensor_count(y)))
     for (int64_t i = 0; i < rows; i++) {
         char *dst = (char *)y.data + (size_t)i * 4 * row;
         double_row(dst, (const char *)x.data + (size_t)i * row, x.dim[2], pixel);
@@ -101,7 +102,7 @@ struct tensor nn_avg_pool_2x(struct nn *nn, struct tensor x)
     if (nn_failed(nn))
         return y;
     int64_t rows = y.dim[0] * y.dim[1];
-#pragma omp parallel for schedule(static) num_threads(nn->threads)
+#pragma omp parallel for schedule(static) num_threads(threads_for_elements(nn, tensor_count(y)))
     for (int64_t row = 0; row < rows; row++)
         pool_row(x, y, row);
     return y;

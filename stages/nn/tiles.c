@@ -89,8 +89,9 @@ int tiles_run(struct nn *nn, const struct packed_layer *layer, const void *weigh
     if (!tiling.scratch)
         return -(int)ERR_OUT_OF_MEMORY;
     int64_t tiles = call->n * tiling.row_blocks * tiling.output_blocks;
+    int threads = threads_for_products(nn, call->n * call->ih * layer->ic * layer->oc);
     int failures = 0;
-#pragma omp parallel for schedule(static) num_threads(nn->threads) reduction(+ : failures)
+#pragma omp parallel for schedule(static) num_threads(threads) reduction(+ : failures)
     for (int64_t tile = 0; tile < tiles; tile++)
         failures += !run_tile(&tiling, tile, omp_get_thread_num());
     pool_drop(&nn->pool, tiling.scratch);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Reading the goldens of data/ in a cmocka test, and holding results against them: README.md says
- * what the files hold, limits.h how near a result must be. Layouts here are torch's; nchw_to_nhwc()
+ * what the files hold, golden_limits.h how near a result must be. Layouts here are torch's; nchw_to_nhwc()
  * and its inverse turn pictures. Everything fails the test at once where something is missing.
  */
 #ifndef GOLDEN_GOLDEN_H

@@ -4,7 +4,7 @@
 #define GOLDEN_NETWORKS_H
 
 #include "golden.h"
-#include "limits.h"
+#include "golden_limits.h"
 #include "stages/nn/nn.h"
 
 #define THREADS 2

@@ -4,7 +4,7 @@
  * (pipeline-*), and what the stages promise beyond it: an item's bytes depend on nothing but the
  * item, the settings and the dtype, and an item that fails or is stopped takes no other along.
  */
-#include "limits.h"
+#include "golden_limits.h"
 
 #include "common/image.h"
 #include "stages/stage.h"

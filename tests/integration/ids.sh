@@ -12,7 +12,7 @@ await_state "$RUN-field" succeeded
 
 # the made id: the record tells its own place
 job '' "a red heart" "\"client\": \"$RUN\""
-place=$(kcat -C -e -q -b "$KAFKA" -t unclip.jobs -o beginning -f '%t-%p-%o %s\n' | grep -F "\"client\":\"$RUN\"" | cut -d' ' -f1)
+place=$(kcat -C -e -q -b "$KAFKA" -t unclip.jobs -o beginning -f '%t-%p-%o %s\n' | grep -aF "\"client\":\"$RUN\"" | cut -d' ' -f1)
 [[ $place =~ ^unclip\.jobs-[0-9]+-[0-9]+$ ]] || fail "the record was not found"
 has_status() { [[ -n $(field "$1" state) ]]; }
 within 30 has_status "$place" || fail "no status of $place"

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What the tests of stages/nn share: a context in one dtype, random values that are exact in it,
- * weights that come through a real safetensors file, and the comparison with limits.h.
+ * weights that come through a real safetensors file, and the comparison with op_limits.h.
  */
 #ifndef UNCLIP_TESTS_UNIT_STAGES_NN_FIXTURE_H
 #define UNCLIP_TESTS_UNIT_STAGES_NN_FIXTURE_H
@@ -20,7 +20,7 @@
 
 #include "common/err.h"
 #include "common/safetensors.h"
-#include "limits.h"
+#include "op_limits.h"
 #include "stages/nn/layers.h"
 #include "stages/nn/nn.h"
 #include "stages/nn/ref/ref.h"

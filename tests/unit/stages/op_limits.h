@@ -6,8 +6,8 @@
  *
  *  X(op, NMSE in f32, maximum in f32, NMSE in bf16, maximum in bf16)
  */
-#ifndef UNCLIP_TESTS_UNIT_STAGES_LIMITS_H
-#define UNCLIP_TESTS_UNIT_STAGES_LIMITS_H
+#ifndef UNCLIP_TESTS_UNIT_STAGES_OP_LIMITS_H
+#define UNCLIP_TESTS_UNIT_STAGES_OP_LIMITS_H
 
 #define LIMITS_TABLE(X)                                                                            \
     X(LIMIT_LINEAR, 1e-11, 1e-5, 5e-6, 5e-3)                                                       \

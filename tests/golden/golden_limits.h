@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * How near a network or the whole pipeline must be to the reference's f32, by the dtype that is
- * computed in; stages/nn's ops have theirs in tests/unit/stages/limits.h. torch's own bf16 runs of
+ * computed in; stages/nn's ops have theirs in tests/unit/stages/op_limits.h. torch's own bf16 runs of
  * these networks are off by an NMSE of 1e-4 to 5e-4.
  */
 #ifndef GOLDEN_LIMITS_H

@@ -259,6 +259,7 @@ static void on_rebalance(rd_kafka_t *consumer, rd_kafka_resp_err_t code,
     if (assign) {
         partitions_assigned(kafka, list);
         kafka->settled = true;
+        kafka_answered(kafka);
     }
 }
 
@@ -366,7 +367,6 @@ static struct kafka_record *take_in(struct kafka *kafka, rd_kafka_message_t *mes
         return NULL;
     }
     partition_push(partition, message->offset);
-    kafka_answered(kafka);
     return kafka_record_new(message, partition->epoch);
 }
 

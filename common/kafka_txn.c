@@ -19,6 +19,7 @@
 #include <string.h>
 
 #include "common/kafka_internal.h"
+#include "common/log.h"
 
 #define INIT_MS    5000  /* one wait for a producer id */
 #define ASK_MS     2000  /* one request for metadata or committed offsets */
@@ -391,6 +392,7 @@ static enum verdict attempt(struct work *work)
 static enum verdict clean_up(struct work *work, enum verdict verdict)
 {
     struct err why = work->last;
+    log_warn("kafka: %s; trying again", why.text);
     if (verdict == ABORT || verdict == REFUSED) {
         enum verdict aborted = repeat(work, call_abort, "cannot abort a transaction");
         if (aborted == LATE)

@@ -89,16 +89,18 @@ static void pass_release(struct pass *pass)
 
 /* --- Redis, which may be away --- */
 
+/* After a call that may have used it: a call that had nothing to ask says nothing. */
 static void note_redis(struct compute *compute, int rc, const struct err *err)
 {
     if (rc && rc != -ERR_REDIS)
         log_warn("an embedding was not cached: %s", err->text);
     else if (rc && !compute->redis_away)
         log_warn("going on without Redis: %s", err->text);
-    else if (!rc && compute->redis_away)
+    if (!rc && compute->redis_away && redis_reachable(compute->redis)) {
         log_info("Redis is back");
-    if (!rc || rc == -ERR_REDIS)
-        compute->redis_away = rc != 0;
+        compute->redis_away = false;
+    }
+    compute->redis_away |= rc == -ERR_REDIS;
 }
 
 /* --- reading the tensors --- */

@@ -22,8 +22,8 @@
 #include "workers/compute.h"
 #include "workers/counters.h"
 
-#define COMMIT_MS 300000 /* how long the brokers may be away in a commit */
-#define IDLE_MS   1000   /* longest sleep */
+#define COMMIT_MS 3600000 /* how long the brokers may be away in a commit: results are kept */
+#define IDLE_MS   1000    /* longest sleep */
 
 struct worker {
     const struct config *config;
@@ -172,6 +172,8 @@ static void count(struct worker *worker, const struct counters *counters)
     int rc = counters_add(counters, worker->redis, worker->stage, &err);
     if (rc && !worker->redis_away)
         log_warn("counters are not counted: %s", err.text);
+    if (!rc && worker->redis_away)
+        log_info("counters are counted again");
     worker->redis_away = rc != 0;
 }
 

@@ -49,19 +49,21 @@ static json_t *clean_string(const char *text)
     return value;
 }
 
-/* What is not of its kind is shown as the text that it is. */
+/* Nothing is null; what is not of its kind is shown as the text that it is. */
 static json_t *typed(enum field_kind kind, const char *text)
 {
     char *end = NULL;
     json_t *value = NULL;
 
+    if (!*text && kind != FIELD_TEXT)
+        return json_null();
     if (kind == FIELD_INTEGER)
         value = json_integer(strtoll(text, &end, 10));
     else if (kind == FIELD_NUMBER)
         value = json_real(strtod(text, &end));
     else if (kind == FIELD_JSON)
         value = json_loads(text, JSON_DECODE_ANY, NULL);
-    if (value && (!end || (*text && !*end)))
+    if (value && (!end || !*end))
         return value;
     json_decref(value);
     return clean_string(text);

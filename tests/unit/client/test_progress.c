@@ -30,33 +30,15 @@ static json_t *status_of(const char *const *words)
 
 static json_t *running(void)
 {
-    return status_of((const char *const[]){"state",
-                                           "running",
-                                           "stage",
-                                           "prior",
-                                           "step",
-                                           "5",
-                                           "steps",
-                                           "20",
-                                           "progress",
-                                           "0.125",
-                                           "images_total",
-                                           "2",
-                                           "images_done",
-                                           "0",
-                                           "images_failed",
-                                           "0",
-                                           "route",
-                                           ROUTE,
-                                           "timings",
-                                           "{\"text-encode\":12.5}",
-                                           "progress:0",
-                                           "0.1",
-                                           "prompt",
-                                           "a\xff",
-                                           "size",
-                                           "big",
-                                           NULL});
+    return status_of(
+        (const char *const[]){"state",       "running", "stage",         "prior",
+                              "step",        "5",       "steps",         "20",
+                              "progress",    "0.125",   "images_total",  "2",
+                              "images_done", "0",       "images_failed", "0",
+                              "route",       ROUTE,     "timings",       "{\"text-encode\":12.5}",
+                              "progress:0",  "0.1",     "prompt",        "a\xff",
+                              "size",        "big",     "seed",          "",
+                              NULL});
 }
 
 static void test_fields_are_typed(void **state)
@@ -64,11 +46,12 @@ static void test_fields_are_typed(void **state)
     json_t *status = running();
     (void)state;
     char *text = json_dumps(status, JSON_COMPACT | JSON_REAL_PRECISION(6));
-    assert_string_equal(
-        text, "{\"id\":\"heart\",\"state\":\"running\",\"prompt\":\"a\xef\xbf\xbd\","
-              "\"size\":\"big\",\"stage\":\"prior\",\"step\":5,\"steps\":20,\"progress\":0.125,"
-              "\"images_total\":2,\"images_done\":0,\"images_failed\":0,\"route\":" ROUTE
-              ",\"timings\":{\"text-encode\":12.5}}");
+    assert_string_equal(text,
+                        "{\"id\":\"heart\",\"state\":\"running\",\"prompt\":\"a\xef\xbf\xbd\","
+                        "\"size\":\"big\",\"seed\":null,\"stage\":\"prior\",\"step\":5,\"steps\":"
+                        "20,\"progress\":0.125,"
+                        "\"images_total\":2,\"images_done\":0,\"images_failed\":0,\"route\":" ROUTE
+                        ",\"timings\":{\"text-encode\":12.5}}");
     assert_int_equal(status_state(status), JOB_RUNNING);
     free(text);
     json_decref(status);

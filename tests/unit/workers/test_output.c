@@ -1,0 +1,344 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What comes of a task: each record is valid by its schema and goes where it belongs. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <jansson.h>
+
+#include "common/image.h"
+#include "common/schema.h"
+#include "worker_fixture.h"
+#include "workers/output.h"
+
+static struct output output = {.worker = "prior-0", .homes = 8};
+static char folder[] = "/tmp/unclip-output.XXXXXX";
+
+static int start(void **state)
+{
+    (void)state;
+    struct err err = {0};
+    assert_int_equal(image_setup("test_output", &err), 0);
+    assert_non_null(mkdtemp(folder));
+    return storage_open(&output.storage, folder, &err);
+}
+
+static int stop(void **state)
+{
+    (void)state;
+    char command[128];
+    storage_close(output.storage);
+    snprintf(command, sizeof(command), "rm -rf '%s'", folder);
+    return system(command);
+}
+
+/* A parcel without a Kafka message behind it; `record` is borrowed. */
+static struct parcel *make(enum stage stage, int hops)
+{
+    static struct kafka_record record;
+    record = fixture_record("{}");
+    struct parcel *parcel = xcalloc(1, sizeof(*parcel));
+    parcel->record = &record;
+    parcel->has_task = true;
+    parcel->task = fixture_task(stage);
+    parcel->task.hops = hops;
+    fixture_item(&parcel->item, parcel->task.prompt, "");
+    parcel->item.tokens_dropped = 0;
+    parcel->outcome = OUTCOME_FINISHED;
+    parcel->batch = 1;
+    output.stage = stage;
+    return parcel;
+}
+
+static void done(struct parcel *parcel)
+{
+    parcel->record = NULL;
+    parcel_free(parcel);
+}
+
+static struct parcel *run(struct parcel *parcel)
+{
+    output_product(&output, parcel, 5000);
+    output_report(&output, parcel, 5000);
+    return parcel;
+}
+
+/* The output's JSON, checked against its schema. Owned. */
+static json_t *read_json(const struct kafka_output *record, const char *schema)
+{
+    struct err err = {0};
+    if (schema_validate(schema, record->value, record->value_size, &err))
+        fail_msg("%s: %s: %.*s", schema, err.text, (int)record->value_size,
+                 (const char *)record->value);
+    return json_loadb(record->value, record->value_size, 0, NULL);
+}
+
+static const char *text(const json_t *json, const char *key)
+{
+    const char *value = json_string_value(json_object_get(json, key));
+    return value ? value : "";
+}
+
+static json_t *event_of(struct parcel *parcel, size_t index, const char *type)
+{
+    const struct kafka_output *record = &parcel->outputs[index];
+    assert_string_equal(record->topic, "unclip.events");
+    assert_int_equal(record->partition, 3);
+    assert_int_equal(record->key_size, strlen("my-heart"));
+    json_t *event = read_json(record, "event");
+    assert_string_equal(text(event, "type"), type);
+    assert_string_equal(text(event, "worker"), "prior-0");
+    return event;
+}
+
+static void next_task(void **state)
+{
+    (void)state;
+    struct task next;
+    struct item item;
+    struct err err = {0};
+    struct parcel *parcel = run(make(STAGE_PRIOR, STAGE_COUNT));
+    assert_int_equal(parcel->output_count, 2);
+    const struct kafka_output *record = &parcel->outputs[0];
+    assert_string_equal(record->topic, "unclip.tasks.decoder");
+    assert_int_equal(record->partition, KAFKA_ANY_PARTITION);
+    assert_memory_equal(record->key, "my-heart/1", record->key_size);
+    assert_int_equal(record->header_count, 1);
+    assert_int_equal(task_parse(&next, record->headers[0].value, record->headers[0].size, &err), 0);
+    assert_int_equal(next.hop, STAGE_DECODER);
+    assert_int_equal(next.enqueued_at_ms, 5000);
+    assert_int_equal(next.created_at_ms, 1000);
+    item_init(&item, "", "", 1);
+    assert_int_equal(tensors_decode(&item, tensors_needed(STAGE_DECODER), record->value,
+                                    record->value_size, &err),
+                     0);
+    json_decref(event_of(parcel, 1, "stage-finished"));
+    item_release(&item);
+    task_release(&next);
+    done(parcel);
+}
+
+static void bulk_stays_bulk(void **state)
+{
+    (void)state;
+    struct parcel *parcel = make(STAGE_PRIOR, STAGE_COUNT);
+    parcel->task.task_class = CLASS_BULK;
+    run(parcel);
+    assert_string_equal(parcel->outputs[0].topic, "unclip.tasks.decoder.bulk");
+    done(parcel);
+}
+
+static void large_tensors_go_by_reference(void **state)
+{
+    (void)state;
+    struct parcel *parcel = make(STAGE_UPSAMPLER_1, STAGE_COUNT);
+    struct item item;
+    struct err err = {0};
+    void *bytes;
+    size_t size;
+    free(parcel->item.image);
+    parcel->item.image_size = 512;
+    parcel->item.image = calloc(512 * 512 * 3, sizeof(float));
+    run(parcel);
+    const struct kafka_output *record = &parcel->outputs[0];
+    assert_non_null(record->value);
+    assert_int_equal(record->value_size, 0);
+    assert_int_equal(record->header_count, 2);
+    assert_string_equal(record->headers[1].name, "ref");
+    char *uri = strndup(record->headers[1].value, record->headers[1].size);
+    assert_int_equal(storage_read(output.storage, uri, TASK_BYTES_MAX, &bytes, &size, &err), 0);
+    item_init(&item, "", "", 1);
+    assert_int_equal(tensors_decode(&item, tensors_needed(STAGE_UPSAMPLER_2), bytes, size, &err),
+                     0);
+    assert_int_equal(item.image_size, 512);
+    item_release(&item);
+    free(bytes);
+    free(uri);
+    done(parcel);
+}
+
+static void picture_at_the_end(void **state)
+{
+    (void)state;
+    char sha256[DIGEST_TEXT_SIZE];
+    struct err err = {0};
+    struct image image;
+    void *bytes;
+    size_t size;
+    struct parcel *parcel = make(STAGE_DECODER, STAGE_DECODER + 1);
+    parcel->item.resized = true;
+    run(parcel);
+    assert_int_equal(parcel->output_count, 1);
+    json_t *event = event_of(parcel, 0, "picture-finished");
+    assert_int_equal(json_array_size(json_object_get(event, "notices")), 1);
+    assert_int_equal(
+        storage_read(output.storage, text(event, "uri"), IMAGE_FILE_MAX, &bytes, &size, &err), 0);
+    digest_of(bytes, size, sha256);
+    assert_string_equal(text(event, "sha256"), sha256);
+    assert_int_equal(image_decode(&image, bytes, size, &err), 0);
+    assert_int_equal(image.width, 2);
+    assert_int_equal(json_integer_value(json_object_get(event, "width")), 2);
+    image_release(&image);
+    free(bytes);
+    json_decref(event);
+    done(parcel);
+}
+
+static void dropped_tokens_are_told(void **state)
+{
+    (void)state;
+    struct parcel *parcel = make(STAGE_TEXT_ENCODE, STAGE_COUNT);
+    parcel->item.tokens_dropped = 7;
+    run(parcel);
+    json_t *event = event_of(parcel, 1, "stage-finished");
+    const json_t *notice = json_array_get(json_object_get(event, "notices"), 0);
+    assert_non_null(strstr(json_string_value(notice), "7 tokens"));
+    json_decref(event);
+    done(parcel);
+}
+
+static void failures_go_to_the_dead_letters(void **state)
+{
+    (void)state;
+    struct parcel *parcel = make(STAGE_PRIOR, STAGE_COUNT);
+    struct err err = {0};
+    err_set(&err, ERR_COMPUTE, "not finite");
+    parcel_fail(parcel, &err);
+    run(parcel);
+    assert_int_equal(parcel->output_count, 2);
+    assert_string_equal(parcel->outputs[0].topic, "unclip.dead-letter");
+    json_t *letter = read_json(&parcel->outputs[0], "dead-letter");
+    assert_string_equal(text(letter, "error_code"), "compute_failed");
+    assert_string_equal(text(letter, "job"), "my-heart");
+    assert_string_equal(text(letter, "stage"), "prior");
+    assert_true(json_is_null(json_object_get(letter, "value")));
+    json_t *event = event_of(parcel, 1, "picture-failed");
+    assert_string_equal(text(event, "error_message"), "not finite");
+    json_decref(letter);
+    json_decref(event);
+    done(parcel);
+}
+
+/* A route that ends where there is no picture, or skips a stage, fails that task alone. */
+static void bad_routes_fail(void **state)
+{
+    (void)state;
+    struct parcel *parcel = make(STAGE_PRIOR, STAGE_PRIOR + 1);
+    free(parcel->item.image);
+    parcel->item.image = NULL;
+    run(parcel);
+    assert_int_equal(parcel->outcome, OUTCOME_FAILED);
+    assert_int_equal(parcel->output_count, 2);
+    done(parcel);
+    parcel = make(STAGE_PRIOR, STAGE_COUNT);
+    free(parcel->item.image_embed);
+    parcel->item.image_embed = NULL;
+    run(parcel);
+    assert_int_equal(parcel->outcome, OUTCOME_FAILED);
+    assert_string_equal(parcel->outputs[0].topic, "unclip.dead-letter");
+    done(parcel);
+}
+
+static void dropped_pictures_are_told(void **state)
+{
+    (void)state;
+    struct parcel *parcel = make(STAGE_PRIOR, STAGE_COUNT);
+    parcel->outcome = OUTCOME_DROPPED;
+    run(parcel);
+    assert_int_equal(parcel->output_count, 1);
+    json_decref(event_of(parcel, 0, "picture-dropped"));
+    done(parcel);
+}
+
+/* Reports a record whose header `task` is `header`; returns how many outputs. */
+static size_t refuse(const char *header, struct parcel **out)
+{
+    static struct kafka_record record;
+    struct err err = {0};
+    record = fixture_record(header);
+    record.value = "\xff\x00", record.value_size = 2;
+    struct parcel *parcel = xcalloc(1, sizeof(*parcel));
+    parcel->record = &record;
+    err_set(&err, ERR_INVALID_RECORD, "no task");
+    parcel_fail(parcel, &err);
+    output.stage = STAGE_PRIOR;
+    run(parcel);
+    json_t *letter = read_json(&parcel->outputs[0], "dead-letter");
+    assert_string_equal(text(letter, "value_base64"), "/wA=");
+    json_decref(letter);
+    *out = parcel;
+    return parcel->output_count;
+}
+
+static void unreadable_tasks(void **state)
+{
+    (void)state;
+    static const char *const silent[] = {
+        NULL,
+        "",
+        "nonsense",
+        "[]",
+        "{\"job\":\"my-heart\",\"image\":1}",
+        "{\"job\":\"my-heart\",\"image\":1,\"home\":8}",
+        "{\"job\":\"my-heart\",\"image\":1,\"home\":-1}",
+        "{\"job\":\"my-heart\",\"image\":64,\"home\":3}",
+        "{\"job\":\"../etc\",\"image\":1,\"home\":3}",
+        "{\"job\":7,\"image\":1,\"home\":3}",
+    };
+    struct parcel *parcel;
+    for (size_t i = 0; i < sizeof(silent) / sizeof(*silent); i++) {
+        assert_int_equal(refuse(silent[i], &parcel), 1);
+        done(parcel);
+    }
+    assert_int_equal(refuse("{\"job\":\"my-heart\",\"image\":1,\"home\":3}", &parcel), 2);
+    json_t *event = event_of(parcel, 1, "picture-failed");
+    assert_string_equal(text(event, "error_code"), "invalid_record");
+    json_decref(event);
+    done(parcel);
+}
+
+/* Headers that swell in JSON beyond what a record may hold are left out. */
+static void letters_always_fit(void **state)
+{
+    (void)state;
+    enum { COUNT = 32, SIZE = 16000 };
+    static struct kafka_header headers[COUNT];
+    static char value[SIZE];
+    struct parcel *parcel = make(STAGE_PRIOR, STAGE_COUNT);
+    struct kafka_record record = *parcel->record;
+    struct err err = {0};
+    memset(value, 1, sizeof(value));
+    for (int i = 0; i < COUNT; i++)
+        headers[i] = (struct kafka_header){xasprintf("header-%d", i), value, SIZE};
+    record.headers = headers;
+    record.header_count = COUNT;
+    parcel->record = &record;
+    err_set(&err, ERR_COMPUTE, "not finite");
+    parcel_fail(parcel, &err);
+    run(parcel);
+    assert_true(parcel->outputs[0].value_size < KAFKA_RECORD_MAX);
+    json_decref(read_json(&parcel->outputs[0], "dead-letter"));
+    for (int i = 0; i < COUNT; i++)
+        free((char *)(uintptr_t)headers[i].name);
+    done(parcel);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(next_task),
+        cmocka_unit_test(bulk_stays_bulk),
+        cmocka_unit_test(large_tensors_go_by_reference),
+        cmocka_unit_test(picture_at_the_end),
+        cmocka_unit_test(dropped_tokens_are_told),
+        cmocka_unit_test(failures_go_to_the_dead_letters),
+        cmocka_unit_test(bad_routes_fail),
+        cmocka_unit_test(dropped_pictures_are_told),
+        cmocka_unit_test(unreadable_tasks),
+        cmocka_unit_test(letters_always_fit),
+    };
+    return cmocka_run_group_tests(tests, start, stop);
+}

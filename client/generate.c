@@ -183,9 +183,10 @@ static int plan(struct generation *self, const char *prompt, struct err *err)
     int rc = record ? request_check(record, &self->job, err)
                     : err_set(err, ERR_INVALID_JOB, "the prompt is not valid UTF-8");
     json_decref(record);
-    if (rc == 0)
-        rc = job_plan(&self->job, &self->card, err);
-    return rc;
+    if (rc < 0)
+        return rc;
+    *self->job.id = 0; /* made from a place in a topic, which there is none */
+    return job_plan(&self->job, &self->card, err);
 }
 
 static void make_items(struct generation *self)

@@ -25,11 +25,8 @@ RUN apt-get update \
 COPY --from=build /src/build/bin/unclip /src/build/bin/unclip-coordinator /src/build/bin/unclip-worker /usr/local/bin/
 COPY ops/mpi-worker /usr/local/bin/
 COPY models /opt/unclip/models
-# threads that wait must sleep: several workers share a machine's cores
 ENV UNCLIP_MODELS=/opt/unclip/models \
-    UNCLIP_ARTIFACTS=/artifacts \
-    OMP_WAIT_POLICY=passive \
-    GOMP_SPINCOUNT=0
+    UNCLIP_ARTIFACTS=/artifacts
 USER unclip
 WORKDIR /home/unclip
 VOLUME /artifacts

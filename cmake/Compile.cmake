@@ -43,6 +43,7 @@ function(unclip_unit_tests label)
     target_link_libraries(${test} PRIVATE ${ARGN} PkgConfig::CMOCKA)
     target_compile_definitions(${test} PRIVATE SOURCE_DIR="${PROJECT_SOURCE_DIR}")
     add_test(NAME ${test} COMMAND ${test})
-    set_tests_properties(${test} PROPERTIES LABELS ${label} TIMEOUT 300)
+    set_tests_properties(${test} PROPERTIES LABELS ${label} TIMEOUT 300
+      ENVIRONMENT OMP_WAIT_POLICY=passive) # as the programs do: nn_wait_passively()
   endforeach()
 endfunction()

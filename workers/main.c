@@ -9,6 +9,7 @@
 #include "common/kafka.h"
 #include "common/log.h"
 #include "common/redis.h"
+#include "stages/nn/nn.h"
 #include "workers/worker.h"
 
 static void help(void)
@@ -107,6 +108,7 @@ int main(int argc, char **argv)
     struct config config = {0};
     struct shard *shard;
     struct err err = {0};
+    nn_wait_passively(argv);
     if (asks_for(argc, argv, "-h") || asks_for(argc, argv, "--help")) {
         help();
         return 0;

@@ -47,9 +47,9 @@ threads_for() {
   printf '%d' $((threads > 0 ? threads : 1))
 }
 
-# slot_start NAME: threads that wait sleep: the pools share the cores
+# slot_start NAME
 slot_start() {
   local command
   mapfile -d '' command < <(slot_command "$1")
-  OMP_WAIT_POLICY=passive GOMP_SPINCOUNT=0 process_start "$1" "${command[@]}"
+  process_start "$1" "${command[@]}"
 }

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import io
+import json
 import tarfile
 from pathlib import Path
 from random import Random
@@ -106,3 +107,11 @@ def test_the_tokenizer_is_transformers_fast_one(tokenizer: Tokenizer, tmp_path: 
     texts = ["a RED  heart", "红苹果 左边", "can't İ ΑΣ 12 🙂", "", "a cat " * 20]
     expected = fast(texts, padding="max_length", max_length=tokenizer.length, truncation=True, return_tensors="np").input_ids
     assert np.array_equal(tokenizer.encode(texts), expected)
+
+
+def test_a_vocabulary_in_another_order_keeps_it(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    tokenizer.save(tmp_path)
+    turned = {token: len(tokenizer.vocabulary) - 1 - at for token, at in tokenizer.vocabulary.items()}
+    (tmp_path / "vocab.json").write_text(json.dumps(turned))
+    assert load(tmp_path).vocabulary == turned
+    assert load(tmp_path).encode(["a cat"])[0, 0] == turned["<|startoftext|>"]

@@ -86,9 +86,12 @@ class Diffusion:
 
 def sample(
     schedule: UnCLIPScheduler, predict: Callable[[Tensor, Tensor], Tensor], noise: Tensor, steps: int,
-    generator: torch.Generator | None = None,
+    generator: torch.Generator | list[torch.Generator] | None = None,
 ) -> Tensor:
-    """Walks from noise to a sample as diffusers' pipeline does. `predict` maps (noisy, timestep) to the model's output."""
+    """Walks from noise to a sample as diffusers' pipeline does. `predict` maps (noisy, timestep) to the model's output.
+
+    A list of generators has one for each row.
+    """
     schedule.set_timesteps(steps)
     walk = schedule.timesteps
     current = noise

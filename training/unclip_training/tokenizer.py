@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -36,17 +36,18 @@ def byte_characters() -> list[str]:
 class Tokenizer:
     merges: tuple[tuple[str, str], ...]
     length: int  # tokens of a caption, padding included
+    tokens: tuple[str, ...] = ()  # by id; empty for CLIP's order
 
     @cached_property
     def vocabulary(self) -> dict[str, int]:
         """CLIP's order: bytes, bytes that end a word, merges, the two special tokens."""
         single = byte_characters()
-        tokens = [*single, *(c + SUFFIX for c in single), *("".join(pair) for pair in self.merges), BEGIN, END]
-        return {token: index for index, token in enumerate(tokens)}
+        ordered = [*single, *(c + SUFFIX for c in single), *("".join(pair) for pair in self.merges), BEGIN, END]
+        return {token: index for index, token in enumerate(self.tokens or ordered)}
 
     @cached_property
     def fingerprint(self) -> str:
-        return hashlib.sha256(json.dumps([self.merges, self.length]).encode()).hexdigest()[:16]
+        return hashlib.sha256(json.dumps([self.merges, self.length, self.tokens]).encode()).hexdigest()[:16]
 
     @property
     def begin(self) -> int:
@@ -70,7 +71,7 @@ class Tokenizer:
         return engine
 
     def __getstate__(self) -> dict:
-        return {"merges": self.merges, "length": self.length}
+        return {"merges": self.merges, "length": self.length, "tokens": self.tokens}
 
     def encode(self, captions: list[str]) -> np.ndarray:
         """int16 [captions, length]: begin, at most length - 2 tokens, end, and end again to fill up."""
@@ -104,7 +105,9 @@ def load(folder: Path) -> Tokenizer:
     lines = (folder / "merges.txt").read_text().splitlines()
     merges = tuple(tuple(line.split()) for line in lines if line and not line.startswith("#version"))
     length = json.loads((folder / "tokenizer_config.json").read_text())["model_max_length"]
-    return Tokenizer(merges, length)  # type: ignore[arg-type]
+    vocabulary = json.loads((folder / "vocab.json").read_text())
+    found = Tokenizer(merges, length)  # type: ignore[arg-type]
+    return found if found.vocabulary == vocabulary else replace(found, tokens=tuple(sorted(vocabulary, key=vocabulary.get)))
 
 
 def train(captions: Iterable[str], merges: int, length: int) -> Tokenizer:

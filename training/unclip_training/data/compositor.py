@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Draws scenes in batches on any device: layers of sprites, bilinear from the mip level that fits, then averaged down.
+"""Draws scenes in batches on any device.
 
-Everything is axis-aligned, so that a layer is one gather by row and column indices. A window draws a part of the
-canvas only, which is how crops of large pictures are made without drawing the rest.
+Everything is axis-aligned. A whole picture takes each layer from a mip level of at least twice its size and averages
+exactly over each pixel: two matrix products a layer. A window draws a part of the canvas only, which is how crops of
+large pictures are made without drawing the rest: bilinear from the level that fits, at twice the size, then averaged.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,35 +47,62 @@ class Scenes:
 
     def draw(self, index: Tensor, size: int, window: Tensor | None = None) -> Tensor:
         """Pictures [n, 3, size, size] in [-1, 1]. `window` [n, 3]: left, top and side of what is drawn, as fractions."""
-        atlas_size = self.atlas_for(size, window)
-        fine = size * SUPERSAMPLE
-        canvas = (self.background[index].float() / 255)[:, None, None, :].expand(-1, fine, fine, -1).contiguous()
+        if window is None and any(SUPERSAMPLE * size <= side for side in self.atlases):
+            return self.draw_layers(index, size, lambda rows, sprite, place: self.average(sprite, place, size)) * 2 - 1
         if window is None:
             window = torch.tensor([0.0, 0.0, 1.0], device=self.device).expand(len(index), 3)
+        fine, shown = size * SUPERSAMPLE, window
+        atlas_size = self.atlas_for(size, window)
+        drawn = self.draw_layers(
+            index, fine, lambda rows, sprite, place: self.sample(sprite, place, fine, shown[rows], atlas_size)
+        )
+        return functional.avg_pool2d(drawn, SUPERSAMPLE) * 2 - 1
+
+    def draw_layers(self, index: Tensor, size: int, cut: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Tensor:
+        """Lays the layers of each scene over its background; `cut` gives a layer's premultiplied RGBA [n, 4, size, size]."""
+        canvas = (self.background[index].float() / 255)[:, :, None, None].repeat(1, 1, size, size)
+        weights = torch.tensor(LUMINANCE, device=self.device)[:, None, None]
         for at in range(MAX_LAYERS):
             rows = (self.sprite[index, at] >= 0).nonzero().squeeze(1)
-            if len(rows):
-                self.draw_layer(canvas, rows, index[rows], at, window[rows], atlas_size)
-        picture = functional.avg_pool2d(canvas.permute(0, 3, 1, 2), SUPERSAMPLE)
-        return picture.contiguous() * 2 - 1
+            if not len(rows):
+                continue
+            scene = index[rows]
+            layer = cut(rows, self.sprite[scene, at].long(), self.place[scene, at])
+            colour, alpha = layer[:, :3], layer[:, 3:]
+            tint = self.tint[scene, at].float()[:, :, None, None] / 255
+            luminance = (colour * weights).sum(1, keepdim=True)
+            tinted = tint[:, :3] * (0.25 * alpha + 0.75 * luminance)
+            canvas[rows] = torch.where(tint[:, 3:] > 0, tinted, colour) + canvas[rows] * (1 - alpha)
+        return canvas
 
-    def atlas_for(self, size: int, window: Tensor | None) -> int:
+    def average(self, sprite: Tensor, place: Tensor, size: int) -> Tensor:
+        """A sprite on the whole canvas [n, 4, size, size], each pixel the mean of the texels that it covers."""
+        atlas_size = min(side for side in self.atlases if side >= SUPERSAMPLE * size)
+        sides = levels(atlas_size)
+        side = min(side for side in sides if side >= SUPERSAMPLE * size)
+        start = sum(larger * larger for larger in sides if larger > side)
+        texels = self.atlases[atlas_size][:, start : start + side * side][sprite].float().view(-1, side, side * 4)
+        rows, columns = (self.cover(place[:, axis], place[:, 2], size, side) for axis in (1, 0))
+        across = (rows / 255 @ texels).view(-1, size, side, 4).transpose(2, 3).reshape(-1, size * 4, side)
+        return (across @ columns.transpose(1, 2)).view(-1, size, 4, size).transpose(1, 2)
+
+    @staticmethod
+    def cover(centre: Tensor, extent: Tensor, size: int, side: int) -> Tensor:
+        """The share [n, size, side] of each pixel's width that each texel of the sprite takes."""
+        edge = torch.arange(size + 1, device=centre.device) / size
+        exact = ((edge - centre[:, None]) / extent[:, None] + 0.5) * side
+        texel = torch.arange(side, device=centre.device)
+        reach = torch.minimum(exact[:, 1:, None], texel + 1.0) - torch.maximum(exact[:, :-1, None], texel.float())
+        return reach.clamp(min=0) / (exact[:, 1:2] - exact[:, :1])[:, :, None]
+
+    def atlas_for(self, size: int, window: Tensor) -> int:
         """The smallest atlas with a texel for each pixel of the whole canvas, else the largest."""
-        whole = size if window is None else int(size / float(window[:, 2].min()))
+        whole = int(size / float(window[:, 2].min()))
         fitting = [side for side in sorted(self.atlases) if side >= whole]
         return fitting[0] if fitting else max(self.atlases)
 
-    def draw_layer(self, canvas: Tensor, rows: Tensor, scene: Tensor, at: int, window: Tensor, atlas_size: int) -> None:
-        place, tint = self.place[scene, at], self.tint[scene, at].float() / 255
-        texel = self.sample(self.sprite[scene, at].long(), place, canvas.shape[1], window, atlas_size)
-        alpha = texel[..., 3:]
-        luminance = texel[..., :3] @ torch.tensor(LUMINANCE, device=texel.device)[:, None]
-        tinted = tint[:, None, None, :3] * (0.25 * alpha + 0.75 * luminance)
-        colour = torch.where(tint[:, None, None, 3:] > 0, tinted, texel[..., :3])
-        canvas[rows] = colour + canvas[rows] * (1 - alpha)
-
     def sample(self, sprite: Tensor, place: Tensor, fine: int, window: Tensor, atlas_size: int) -> Tensor:
-        """Premultiplied RGBA [n, fine, fine, 4] of one sprite a scene, transparent outside of it."""
+        """A sprite in a window [n, 4, fine, fine], transparent outside of it."""
         sides = torch.tensor(levels(atlas_size), device=sprite.device)
         starts = torch.cat([sides.new_zeros(1), (sides * sides).cumsum(0)[:-1]])
         wanted = place[:, 2] / window[:, 2] * fine  # pixels across
@@ -92,7 +121,7 @@ class Scenes:
             for column, column_weight in axes[0]:
                 where = base[:, None, None] + row[:, :, None] * side[:, None, None] + column[:, None, :]
                 total += flat[where].float() * (row_weight[:, :, None] * column_weight[:, None, :])[..., None]
-        return total / 255
+        return total.permute(0, 3, 1, 2) / 255
 
     @staticmethod
     def taps(position: Tensor, side: Tensor) -> list[tuple[Tensor, Tensor]]:

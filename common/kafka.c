@@ -92,25 +92,16 @@ struct partition *kafka_partition(const struct kafka *kafka, const char *topic, 
     return NULL;
 }
 
-static int topic_lane(const struct kafka *kafka, const char *topic)
+static size_t partition_get(struct lane *lane, const char *topic, int32_t id)
 {
-    for (int lane = 0; lane < KAFKA_LANES_MAX; lane++)
-        for (char **name = kafka->lane_topics[lane]; name && *name; name++)
-            if (strcmp(*name, topic) == 0)
-                return lane;
-    return -1;
-}
-
-static size_t partition_get(struct kafka *kafka, const char *topic, int32_t id)
-{
+    struct kafka *kafka = lane->kafka;
     for (size_t i = 0; i < kafka->partition_count; i++)
         if (kafka->partitions[i]->id == id && strcmp(kafka->partitions[i]->topic, topic) == 0)
             return i;
     struct partition *partition = xcalloc(1, sizeof(*partition));
     partition->topic = xstrdup(topic);
     partition->id = id;
-    partition->lane = topic_lane(kafka, topic);
-    BUG_ON(partition->lane < 0);
+    partition->lane = lane;
     kafka->partitions =
         xrealloc(kafka->partitions, (kafka->partition_count + 1) * sizeof(*kafka->partitions));
     kafka->partitions[kafka->partition_count] = partition;
@@ -151,41 +142,42 @@ static void notice_add(struct kafka *kafka, size_t partition, bool assigned)
     kafka->notices[kafka->notice_count++] = (struct notice){partition, assigned};
 }
 
-static void forward(struct kafka *kafka, const struct partition *partition)
+static void forward(const struct partition *partition)
 {
-    if (!kafka->lane[partition->lane]) /* closing */
+    const struct lane *lane = partition->lane;
+    if (!lane->records) /* closing */
         return;
     rd_kafka_queue_t *queue =
-        rd_kafka_queue_get_partition(kafka->consumer, partition->topic, partition->id);
+        rd_kafka_queue_get_partition(lane->consumer, partition->topic, partition->id);
     if (!queue)
         return;
-    rd_kafka_queue_forward(queue, kafka->lane[partition->lane]);
+    rd_kafka_queue_forward(queue, lane->records);
     rd_kafka_queue_destroy(queue);
 }
 
-static void partitions_assigned(struct kafka *kafka, const rd_kafka_topic_partition_list_t *list)
+static void partitions_assigned(struct lane *lane, const rd_kafka_topic_partition_list_t *list)
 {
     for (int i = 0; i < list->cnt; i++) {
-        size_t index = partition_get(kafka, list->elems[i].topic, list->elems[i].partition);
-        struct partition *partition = kafka->partitions[index];
-        forward(kafka, partition);
+        size_t index = partition_get(lane, list->elems[i].topic, list->elems[i].partition);
+        struct partition *partition = lane->kafka->partitions[index];
+        forward(partition);
         partition->assigned = true;
         partition->next = partition->committed = -1;
-        notice_add(kafka, index, true);
+        notice_add(lane->kafka, index, true);
     }
 }
 
-static void strays_drop(struct kafka *kafka, const struct partition *partition)
+static void strays_drop(const struct partition *partition)
 {
-    rd_kafka_message_t **stray = kafka->stray[partition->lane];
-    size_t kept = 0, count = kafka->stray_count[partition->lane];
-    for (size_t i = 0; i < count; i++)
+    rd_kafka_message_t **stray = partition->lane->stray;
+    size_t kept = 0;
+    for (size_t i = 0; i < partition->lane->stray_count; i++)
         if (stray[i]->partition == partition->id &&
             strcmp(rd_kafka_topic_name(stray[i]->rkt), partition->topic) == 0)
             rd_kafka_message_destroy(stray[i]);
         else
             stray[kept++] = stray[i];
-    kafka->stray_count[partition->lane] = kept;
+    partition->lane->stray_count = kept;
 }
 
 static void partition_revoked(struct kafka *kafka, size_t index)
@@ -196,18 +188,20 @@ static void partition_revoked(struct kafka *kafka, size_t index)
     partition->assigned = false;
     partition->epoch++;
     partition->head = partition->tail = 0;
-    strays_drop(kafka, partition);
+    strays_drop(partition);
     notice_add(kafka, index, false);
 }
 
-/* NULL: all of them. */
-static void partitions_revoked(struct kafka *kafka, const rd_kafka_topic_partition_list_t *list)
+/* NULL: all of the lane's. */
+static void partitions_revoked(struct lane *lane, const rd_kafka_topic_partition_list_t *list)
 {
+    struct kafka *kafka = lane->kafka;
     for (int i = 0; list && i < list->cnt; i++)
         partition_revoked(kafka,
-                          partition_get(kafka, list->elems[i].topic, list->elems[i].partition));
+                          partition_get(lane, list->elems[i].topic, list->elems[i].partition));
     for (size_t i = 0; !list && i < kafka->partition_count; i++)
-        partition_revoked(kafka, i);
+        if (kafka->partitions[i]->lane == lane)
+            partition_revoked(kafka, i);
 }
 
 static void fail(struct kafka *kafka, const char *what, const char *why)
@@ -223,11 +217,12 @@ static void check_step(struct kafka *kafka, rd_kafka_error_t *error, const char 
     rd_kafka_error_destroy(error);
 }
 
-static void assignment_change(struct kafka *kafka, rd_kafka_topic_partition_list_t *list,
+static void assignment_change(const struct lane *lane, rd_kafka_topic_partition_list_t *list,
                               bool assign)
 {
-    rd_kafka_t *consumer = kafka->consumer;
-    if (kafka->eager) {
+    struct kafka *kafka = lane->kafka;
+    rd_kafka_t *consumer = lane->consumer;
+    if (lane->eager) {
         rd_kafka_resp_err_t code = rd_kafka_assign(consumer, assign ? list : NULL);
         if (code == RD_KAFKA_RESP_ERR__FATAL)
             fail(kafka, "cannot change the assignment", rd_kafka_err2str(code));
@@ -242,24 +237,24 @@ static void assignment_change(struct kafka *kafka, rd_kafka_topic_partition_list
 static void on_rebalance(rd_kafka_t *consumer, rd_kafka_resp_err_t code,
                          rd_kafka_topic_partition_list_t *list, void *opaque)
 {
-    struct kafka *kafka = opaque;
+    struct lane *lane = opaque;
     bool assign = code == RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS;
     const char *protocol = rd_kafka_rebalance_protocol(consumer);
-    kafka->eager = protocol && strcmp(protocol, "EAGER") == 0;
-    kafka->assignments++;
+    lane->eager = protocol && strcmp(protocol, "EAGER") == 0;
+    lane->kafka->assignments++;
     if (code != RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS &&
         code != RD_KAFKA_RESP_ERR__REVOKE_PARTITIONS) { /* give up whatever we hold */
         rd_kafka_assign(consumer, NULL);
-        partitions_revoked(kafka, NULL);
+        partitions_revoked(lane, NULL);
         return;
     }
     if (!assign)
-        partitions_revoked(kafka, list);
-    assignment_change(kafka, list, assign);
+        partitions_revoked(lane, list);
+    assignment_change(lane, list, assign);
     if (assign) {
-        partitions_assigned(kafka, list);
-        kafka->settled = true;
-        kafka_answered(kafka);
+        partitions_assigned(lane, list);
+        lane->settled = true;
+        kafka_answered(lane->kafka);
     }
 }
 
@@ -285,10 +280,16 @@ void kafka_error_note(rd_kafka_t *handle, int code, const char *reason, void *op
     (void)handle;
     if (code != RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN || !*kafka->last_error)
         snprintf(kafka->last_error, sizeof(kafka->last_error), "%s", reason);
-    if (code != RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN || kafka->down || !kafka->settled)
+    if (code != RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN || kafka->down || !kafka_assigned(kafka))
         return;
     kafka->down = true;
     log_warn("kafka: no broker answers (%s); waiting for it", kafka->last_error);
+}
+
+static void on_lane_error(rd_kafka_t *handle, int code, const char *reason, void *opaque)
+{
+    struct lane *lane = opaque;
+    kafka_error_note(handle, code, reason, lane->kafka);
 }
 
 void kafka_answered(struct kafka *kafka)
@@ -298,37 +299,41 @@ void kafka_answered(struct kafka *kafka)
     kafka->down = false;
 }
 
-static void stray_add(struct kafka *kafka, rd_kafka_message_t *message)
+static void stray_add(struct lane *lane, rd_kafka_message_t *message)
 {
-    int lane = topic_lane(kafka, rd_kafka_topic_name(message->rkt));
-    size_t count = kafka->stray_count[lane];
-    kafka->stray[lane] = xrealloc(kafka->stray[lane], (count + 1) * sizeof(*kafka->stray[lane]));
-    kafka->stray[lane][kafka->stray_count[lane]++] = message;
+    lane->stray = xrealloc(lane->stray, (lane->stray_count + 1) * sizeof(*lane->stray));
+    lane->stray[lane->stray_count++] = message;
 }
 
-static void consumer_error(struct kafka *kafka, const rd_kafka_message_t *message)
+static void lane_error(struct lane *lane, const rd_kafka_message_t *message)
 {
     char text[256];
-    rd_kafka_resp_err_t fatal = rd_kafka_fatal_error(kafka->consumer, text, sizeof(text));
+    rd_kafka_resp_err_t fatal = rd_kafka_fatal_error(lane->consumer, text, sizeof(text));
     if (fatal == RD_KAFKA_RESP_ERR_FENCED_INSTANCE_ID)
-        fail(kafka, "another process has taken this slot", kafka->slot);
+        fail(lane->kafka, "another process has taken this slot", lane->kafka->slot);
     else if (fatal)
-        fail(kafka, "the consumer failed", text);
+        fail(lane->kafka, "the consumer failed", text);
     else
         log_debug("kafka: %s", rd_kafka_message_errstr(message));
 }
 
-static void consumer_drain(struct kafka *kafka)
+static void lane_drain(struct lane *lane)
 {
     rd_kafka_message_t *message;
-    while ((message = rd_kafka_consumer_poll(kafka->consumer, 0))) {
+    while (lane->consumer && (message = rd_kafka_consumer_poll(lane->consumer, 0))) {
         if (!message->err) {
-            stray_add(kafka, message);
+            stray_add(lane, message);
             continue;
         }
-        consumer_error(kafka, message);
+        lane_error(lane, message);
         rd_kafka_message_destroy(message);
     }
+}
+
+static void lanes_drain(struct kafka *kafka)
+{
+    for (int i = 0; i < KAFKA_LANES_MAX; i++)
+        lane_drain(&kafka->lane[i]);
 }
 
 static void wake_wait(struct kafka *kafka, int64_t timeout_ms)
@@ -350,10 +355,10 @@ void kafka_wake(struct kafka *kafka)
 void kafka_serve(struct kafka *kafka, int timeout_ms)
 {
     int64_t now = kafka_now_ms(), end = now + timeout_ms;
-    consumer_drain(kafka);
+    lanes_drain(kafka);
     for (; now < end; now = kafka_now_ms()) {
         wake_wait(kafka, end - now);
-        consumer_drain(kafka);
+        lanes_drain(kafka);
     }
 }
 
@@ -370,26 +375,26 @@ static struct kafka_record *take_in(struct kafka *kafka, rd_kafka_message_t *mes
     return kafka_record_new(message, partition->epoch);
 }
 
-static rd_kafka_message_t *lane_next(struct kafka *kafka, int lane)
+static rd_kafka_message_t *lane_next(struct lane *lane)
 {
-    if (kafka->stray_count[lane] == 0)
-        return rd_kafka_consume_queue(kafka->lane[lane], 0);
-    rd_kafka_message_t *message = kafka->stray[lane][0];
-    kafka->stray_count[lane]--;
-    memmove(kafka->stray[lane], kafka->stray[lane] + 1, kafka->stray_count[lane] * sizeof(message));
+    if (lane->stray_count == 0)
+        return rd_kafka_consume_queue(lane->records, 0);
+    rd_kafka_message_t *message = lane->stray[0];
+    lane->stray_count--;
+    memmove(lane->stray, lane->stray + 1, lane->stray_count * sizeof(message));
     return message;
 }
 
-static struct kafka_record *lane_pull(struct kafka *kafka, int lane)
+static struct kafka_record *lane_pull(struct lane *lane)
 {
     rd_kafka_message_t *message;
-    while (lane >= 0 && kafka->lane[lane] && (message = lane_next(kafka, lane))) {
+    while (lane->records && (message = lane_next(lane))) {
         if (message->err) {
-            consumer_error(kafka, message);
+            lane_error(lane, message);
             rd_kafka_message_destroy(message);
             continue;
         }
-        struct kafka_record *record = take_in(kafka, message);
+        struct kafka_record *record = take_in(lane->kafka, message);
         if (record)
             return record;
     }
@@ -398,7 +403,7 @@ static struct kafka_record *lane_pull(struct kafka *kafka, int lane)
 
 static int look(struct kafka *kafka, int lane, struct kafka_record **record, struct err *err)
 {
-    consumer_drain(kafka);
+    lanes_drain(kafka);
     if (kafka->producer)
         rd_kafka_poll(kafka->producer, 0);
     notices_deliver(kafka);
@@ -407,7 +412,7 @@ static int look(struct kafka *kafka, int lane, struct kafka_record **record, str
             *err = kafka->fatal;
         return -(int)kafka->fatal.code;
     }
-    struct kafka_record *pulled = lane_pull(kafka, lane);
+    struct kafka_record *pulled = lane < 0 ? NULL : lane_pull(&kafka->lane[lane]);
     BUG_ON(pulled && !record);
     if (record)
         *record = pulled;
@@ -426,7 +431,10 @@ int kafka_poll(struct kafka *kafka, int lane, int timeout_ms, struct kafka_recor
 
 bool kafka_assigned(const struct kafka *kafka)
 {
-    return kafka->settled;
+    for (int i = 0; i < KAFKA_LANES_MAX; i++)
+        if (kafka->lane[i].consumer && !kafka->lane[i].settled)
+            return false;
+    return true;
 }
 
 size_t kafka_partitions(const struct kafka *kafka)
@@ -445,15 +453,16 @@ bool kafka_record_current(const struct kafka *kafka, const struct kafka_record *
 
 /* --- idle commits --- */
 
-static rd_kafka_topic_partition_list_t *idle_positions(struct kafka *kafka)
+static rd_kafka_topic_partition_list_t *idle_positions(const struct lane *lane)
 {
+    const struct kafka *kafka = lane->kafka;
     rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(8);
     for (size_t i = 0; i < kafka->partition_count; i++) {
         const struct partition *partition = kafka->partitions[i];
-        if (partition->assigned && partition->head == partition->tail)
+        if (partition->lane == lane && partition->assigned && partition->head == partition->tail)
             rd_kafka_topic_partition_list_add(list, partition->topic, partition->id);
     }
-    rd_kafka_position(kafka->consumer, list);
+    rd_kafka_position(lane->consumer, list);
     for (int i = list->cnt - 1; i >= 0; i--) {
         const rd_kafka_topic_partition_t *entry = &list->elems[i];
         const struct partition *partition = kafka_partition(kafka, entry->topic, entry->partition);
@@ -464,17 +473,24 @@ static rd_kafka_topic_partition_list_t *idle_positions(struct kafka *kafka)
 }
 
 /* Synchronous, so that it can never overtake a transaction's offsets. A failure is tried again. */
-void kafka_commit_idle(struct kafka *kafka)
+static void lane_commit_idle(const struct lane *lane)
 {
-    rd_kafka_topic_partition_list_t *list = idle_positions(kafka);
-    if (list->cnt > 0 && !rd_kafka_commit(kafka->consumer, list, 0))
+    rd_kafka_topic_partition_list_t *list = idle_positions(lane);
+    if (list->cnt > 0 && !rd_kafka_commit(lane->consumer, list, 0))
         for (int i = 0; i < list->cnt; i++) {
             struct partition *partition =
-                kafka_partition(kafka, list->elems[i].topic, list->elems[i].partition);
+                kafka_partition(lane->kafka, list->elems[i].topic, list->elems[i].partition);
             if (!list->elems[i].err)
                 partition->committed = list->elems[i].offset;
         }
     rd_kafka_topic_partition_list_destroy(list);
+}
+
+void kafka_commit_idle(struct kafka *kafka)
+{
+    for (int i = 0; i < KAFKA_LANES_MAX; i++)
+        if (kafka->lane[i].consumer)
+            lane_commit_idle(&kafka->lane[i]);
 }
 
 /* --- opening and closing --- */
@@ -497,14 +513,14 @@ static void strings_free(char **list)
     free(list);
 }
 
-static int consumer_conf(rd_kafka_conf_t **out, const struct kafka_options *options,
-                         struct kafka *kafka, struct err *err)
+static int lane_conf(rd_kafka_conf_t **out, struct lane *lane, const char *group,
+                     const struct kafka_options *options, struct err *err)
 {
     int rc = kafka_conf_new(out, options->config, KAFKA_CONSUMER, err);
     if (rc)
         return rc;
     rd_kafka_conf_t *conf = *out;
-    if ((rc = kafka_conf_set(conf, "group.id", options->group, err)) ||
+    if ((rc = kafka_conf_set(conf, "group.id", group, err)) ||
         (rc = kafka_conf_set(conf, "group.instance.id", options->slot, err)) ||
         (rc = kafka_conf_set(conf, "partition.assignment.strategy",
                              options->copartition ? "range" : "cooperative-sticky", err))) {
@@ -512,31 +528,40 @@ static int consumer_conf(rd_kafka_conf_t **out, const struct kafka_options *opti
         return rc;
     }
     rd_kafka_conf_set_rebalance_cb(conf, on_rebalance);
-    rd_kafka_conf_set_error_cb(conf, kafka_error_note);
-    rd_kafka_conf_set_opaque(conf, kafka);
+    rd_kafka_conf_set_error_cb(conf, on_lane_error);
+    rd_kafka_conf_set_opaque(conf, lane);
     return 0;
 }
 
-static int consumer_open(struct kafka *kafka, const struct kafka_options *options, struct err *err)
+static int lane_open(struct lane *lane, const char *const *topics, const char *group,
+                     const struct kafka_options *options, struct err *err)
 {
     rd_kafka_conf_t *conf;
-    int rc = consumer_conf(&conf, options, kafka, err);
+    int rc = lane_conf(&conf, lane, group, options, err);
     if (!rc)
-        rc = kafka_handle_new(&kafka->consumer, RD_KAFKA_CONSUMER, conf, err);
+        rc = kafka_handle_new(&lane->consumer, RD_KAFKA_CONSUMER, conf, err);
     if (rc)
         return rc;
     const uint64_t one = 1;
-    rd_kafka_poll_set_consumer(kafka->consumer);
-    kafka->main_queue = rd_kafka_queue_get_consumer(kafka->consumer);
-    rd_kafka_queue_io_event_enable(kafka->main_queue, kafka->wake_fd, &one, sizeof(one));
-    for (int lane = 0; lane < KAFKA_LANES_MAX; lane++) {
-        if (!options->lane_topics[lane])
-            continue;
-        kafka->lane_topics[lane] = strings_copy(options->lane_topics[lane]);
-        kafka->lane[lane] = rd_kafka_queue_new(kafka->consumer);
-        rd_kafka_queue_io_event_enable(kafka->lane[lane], kafka->wake_fd, &one, sizeof(one));
-    }
+    lane->topics = strings_copy(topics);
+    rd_kafka_poll_set_consumer(lane->consumer);
+    lane->main = rd_kafka_queue_get_consumer(lane->consumer);
+    lane->records = rd_kafka_queue_new(lane->consumer);
+    rd_kafka_queue_io_event_enable(lane->main, lane->kafka->wake_fd, &one, sizeof(one));
+    rd_kafka_queue_io_event_enable(lane->records, lane->kafka->wake_fd, &one, sizeof(one));
     return 0;
+}
+
+static int lanes_open(struct kafka *kafka, const struct kafka_options *options, struct err *err)
+{
+    int rc = 0;
+    for (int i = 0; i < KAFKA_LANES_MAX && !rc; i++) {
+        kafka->lane[i].kafka = kafka;
+        if (options->lane_topics[i])
+            rc = lane_open(&kafka->lane[i], options->lane_topics[i], options->lane_group[i],
+                           options, err);
+    }
+    return rc;
 }
 
 static int producer_conf(struct kafka *kafka, const struct kafka_options *options, struct err *err)
@@ -552,17 +577,25 @@ static int producer_conf(struct kafka *kafka, const struct kafka_options *option
     return rc;
 }
 
-static int subscribe(struct kafka *kafka, struct err *err)
+static int subscribe(const struct lane *lane, struct err *err)
 {
     rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(4);
-    for (int lane = 0; lane < KAFKA_LANES_MAX; lane++)
-        for (char **topic = kafka->lane_topics[lane]; topic && *topic; topic++)
-            rd_kafka_topic_partition_list_add(list, *topic, RD_KAFKA_PARTITION_UA);
-    rd_kafka_resp_err_t code = rd_kafka_subscribe(kafka->consumer, list);
+    for (char **topic = lane->topics; *topic; topic++)
+        rd_kafka_topic_partition_list_add(list, *topic, RD_KAFKA_PARTITION_UA);
+    rd_kafka_resp_err_t code = rd_kafka_subscribe(lane->consumer, list);
     rd_kafka_topic_partition_list_destroy(list);
     if (code)
         return err_set(err, ERR_KAFKA, "cannot subscribe: %s", rd_kafka_err2str(code));
     return 0;
+}
+
+static int subscribe_all(const struct kafka *kafka, struct err *err)
+{
+    int rc = 0;
+    for (int i = 0; i < KAFKA_LANES_MAX && !rc; i++)
+        if (kafka->lane[i].consumer)
+            rc = subscribe(&kafka->lane[i], err);
+    return rc;
 }
 
 static int first_contact(struct kafka *kafka, struct err *err)
@@ -587,10 +620,9 @@ int kafka_open(struct kafka **out, const struct kafka_options *options, struct e
     kafka->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     if (kafka->wake_fd < 0)
         rc = err_set(err, ERR_IO, "cannot make an event descriptor: %s", strerror(errno));
-    if (rc || (rc = consumer_open(kafka, options, err)) ||
-        (rc = producer_conf(kafka, options, err)) ||
+    if (rc || (rc = lanes_open(kafka, options, err)) || (rc = producer_conf(kafka, options, err)) ||
         (rc = kafka_conf_new(&kafka->replay_conf, options->config, KAFKA_REPLAYER, err)) ||
-        (rc = first_contact(kafka, err)) || (rc = subscribe(kafka, err))) {
+        (rc = first_contact(kafka, err)) || (rc = subscribe_all(kafka, err))) {
         kafka_close(kafka);
         return rc;
     }
@@ -598,34 +630,32 @@ int kafka_open(struct kafka **out, const struct kafka_options *options, struct e
     return 0;
 }
 
-static void lanes_close(struct kafka *kafka)
+/* Records that are left in the lane would keep its consumer alive. */
+static void lane_empty(struct lane *lane)
 {
-    for (int lane = 0; lane < KAFKA_LANES_MAX; lane++) {
-        for (size_t i = 0; i < kafka->stray_count[lane]; i++)
-            rd_kafka_message_destroy(kafka->stray[lane][i]);
-        free(kafka->stray[lane]);
-        kafka->stray[lane] = NULL;
-        kafka->stray_count[lane] = 0;
-        if (!kafka->lane[lane])
-            continue;
-        rd_kafka_queue_io_event_enable(kafka->lane[lane], -1, NULL, 0);
-        rd_kafka_queue_destroy(kafka->lane[lane]);
-        kafka->lane[lane] = NULL;
-    }
+    for (size_t i = 0; i < lane->stray_count; i++)
+        rd_kafka_message_destroy(lane->stray[i]);
+    free(lane->stray);
+    lane->stray = NULL;
+    lane->stray_count = 0;
+    if (!lane->records)
+        return;
+    rd_kafka_queue_io_event_enable(lane->records, -1, NULL, 0);
+    rd_kafka_queue_destroy(lane->records);
+    lane->records = NULL;
 }
 
-static void consumer_close(struct kafka *kafka)
+static void lane_close(struct lane *lane)
 {
-    if (!kafka->consumer)
+    if (!lane->consumer)
         return;
-    if (kafka->main_queue) {
-        rd_kafka_queue_io_event_enable(kafka->main_queue, -1, NULL, 0);
-        rd_kafka_queue_destroy(kafka->main_queue);
-    }
-    lanes_close(kafka); /* what is left in them would keep the handle alive */
-    rd_kafka_consumer_close(kafka->consumer);
-    lanes_close(kafka);
-    rd_kafka_destroy(kafka->consumer);
+    rd_kafka_queue_io_event_enable(lane->main, -1, NULL, 0);
+    rd_kafka_queue_destroy(lane->main);
+    lane_empty(lane);
+    rd_kafka_consumer_close(lane->consumer);
+    lane_empty(lane);
+    rd_kafka_destroy(lane->consumer);
+    strings_free(lane->topics);
 }
 
 void kafka_close(struct kafka *kafka)
@@ -637,9 +667,8 @@ void kafka_close(struct kafka *kafka)
         rd_kafka_conf_destroy(kafka->producer_conf);
     if (kafka->replay_conf)
         rd_kafka_conf_destroy(kafka->replay_conf);
-    consumer_close(kafka);
-    for (int lane = 0; lane < KAFKA_LANES_MAX; lane++)
-        strings_free(kafka->lane_topics[lane]);
+    for (int i = 0; i < KAFKA_LANES_MAX; i++)
+        lane_close(&kafka->lane[i]);
     for (size_t i = 0; i < kafka->partition_count; i++)
         partition_free(kafka->partitions[i]);
     free(kafka->partitions);

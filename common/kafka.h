@@ -22,8 +22,8 @@
 #include "common/config.h"
 #include "common/err.h"
 
-#define KAFKA_RECORD_MAX (900u << 10) /* bytes of value; larger ones go by reference */
-#define KAFKA_LANES_MAX 2
+#define KAFKA_RECORD_MAX    (900u << 10) /* bytes of value; larger ones go by reference */
+#define KAFKA_LANES_MAX     2
 #define KAFKA_ANY_PARTITION (-1)
 
 struct kafka; /* opaque; owned by the Kafka thread */
@@ -75,15 +75,16 @@ struct kafka_unit {
 
 struct kafka_options {
     const struct config *config; /* brokers and kafka.* settings; borrowed during kafka_open() */
-    const char *group;           /* consumer group id */
     const char *slot;            /* "<stage>-<ordinal>": transactional id and static group member */
     const char *const *lane_topics[KAFKA_LANES_MAX]; /* NULL-terminated arrays; unused lanes NULL */
+    const char *lane_group[KAFKA_LANES_MAX]; /* consumer group id, another one for each lane, so
+                                                that the partitions of each are shared out evenly */
     const char *const *output_topics; /* NULL-terminated; looked up at start so that the first
                                          transaction is not slow */
     bool copartition; /* range assignor: partition p of every topic goes to the same member; else
                          cooperative-sticky */
-    /* Called from kafka_poll() when partitions come and go; may be NULL. With `copartition`, records
-       of an assigned partition arrive only after assigned() has returned. */
+    /* Called from kafka_poll() when partitions come and go; may be NULL. With `copartition`,
+       records of an assigned partition arrive only after assigned() has returned. */
     void (*assigned)(void *context, const char *topic, int32_t partition);
     void (*revoked)(void *context, const char *topic, int32_t partition);
     void *context;
@@ -95,14 +96,15 @@ int kafka_open(struct kafka **out, const struct kafka_options *options, struct e
 void kafka_close(struct kafka *kafka);
 
 /*
- * Serves rebalances and errors, and pulls at most one record of `lane` (-1: pulls none). Waits up to
- * timeout_ms, and returns earlier without one when a record came for another lane or kafka_wake() was
- * called. *record is NULL when there was none. Errors: only what cannot be recovered from.
+ * Serves rebalances and errors, and pulls at most one record of `lane` (-1: pulls none). Waits up
+ * to timeout_ms, and returns earlier without one when a record came for another lane or
+ * kafka_wake() was called. *record is NULL when there was none. Errors: only what cannot be
+ * recovered from.
  */
 int kafka_poll(struct kafka *kafka, int lane, int timeout_ms, struct kafka_record **record,
                struct err *err);
-bool kafka_assigned(const struct kafka *kafka); /* at least one partition is assigned, or the
-                                                   group is settled without one for this member */
+bool kafka_assigned(const struct kafka *kafka);     /* at least one partition is assigned, or the
+                                                       group is settled without one for this member */
 size_t kafka_partitions(const struct kafka *kafka); /* how many are assigned */
 /* How many partitions one of the topics that kafka_open() was given had then. */
 int kafka_topic_partitions(const struct kafka *kafka, const char *topic);
@@ -121,8 +123,8 @@ bool kafka_record_current(const struct kafka *kafka, const struct kafka_record *
 int kafka_commit(struct kafka *kafka, struct kafka_unit *units, size_t count, int deadline_ms,
                  struct err *err);
 /* Outputs that belong to no consumed record (timers of the coordinator): one transaction. It is
-   fenced like a commit: when partitions came or went before it was through, nothing is published and
-   ERR_CONFLICT is returned; kafka_poll() then tells of the change. Other errors as above. */
+   fenced like a commit: when partitions came or went before it was through, nothing is published
+   and ERR_CONFLICT is returned; kafka_poll() then tells of the change. Other errors as above. */
 int kafka_publish(struct kafka *kafka, const struct kafka_output *outputs, size_t count,
                   int deadline_ms, struct err *err);
 /* When nothing is in flight: moves committed offsets past transaction markers, so that idle lag is

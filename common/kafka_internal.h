@@ -17,10 +17,11 @@
 #include "common/kafka.h"
 
 /* A topic partition that is or was assigned to us. Owned by the kafka thread. */
+struct lane;
 struct partition {
     char *topic; /* owned */
     int32_t id;
-    int lane;
+    struct lane *lane;
     bool assigned;
     uint32_t epoch;    /* rises whenever the partition is revoked */
     int64_t *pending;  /* offsets pulled and not yet committed, oldest first */
@@ -37,19 +38,30 @@ struct notice {
     bool assigned;
 };
 
+/*
+ * A consumer with a group of its own. Two classes of topics are two groups because the sticky
+ * assignor balances how many partitions a member has, not of which topic: in one group, a second
+ * member would get all partitions of one class and none of the other.
+ */
+struct lane {
+    struct kafka *kafka;
+    char **topics;              /* NULL-terminated, owned */
+    rd_kafka_t *consumer;       /* NULL: unused */
+    rd_kafka_queue_t *main;     /* rebalances and errors */
+    rd_kafka_queue_t *records;  /* what the partitions are forwarded to; NULL when closing */
+    rd_kafka_message_t **stray; /* records that overtook their forwarding */
+    size_t stray_count;
+    bool eager;   /* the range assignor's protocol: assign and unassign whole */
+    bool settled; /* a first assignment, maybe an empty one, has arrived */
+};
+
 struct kafka {
-    rd_kafka_t *consumer;
+    struct lane lane[KAFKA_LANES_MAX];
     rd_kafka_t *producer;           /* NULL between two lives */
     rd_kafka_conf_t *producer_conf; /* template for the next life */
     rd_kafka_conf_t *replay_conf;   /* template of kafka_replay()'s consumers */
     char *slot, *brokers;
-    bool eager; /* the range assignor's protocol: assign and unassign whole */
 
-    rd_kafka_queue_t *main_queue;
-    rd_kafka_queue_t *lane[KAFKA_LANES_MAX];
-    rd_kafka_message_t **stray[KAFKA_LANES_MAX]; /* records that overtook their forwarding */
-    size_t stray_count[KAFKA_LANES_MAX];
-    char **lane_topics[KAFKA_LANES_MAX]; /* NULL-terminated, owned; NULL: unused lane */
     char **output_topics;
     rd_kafka_topic_t **warm; /* handles that keep the outputs' leaders known */
     int *warm_partitions;    /* of each, when it was looked up */
@@ -60,7 +72,6 @@ struct kafka {
     size_t partition_count;
     struct notice *notices;
     size_t notice_count;
-    bool settled;         /* a first assignment, maybe an empty one, has arrived */
     uint64_t assignments; /* how many rebalances there were */
     struct err fatal;     /* the consumer is beyond repair */
     char last_error[256]; /* what librdkafka last complained about */
@@ -83,7 +94,7 @@ int kafka_handle_new(rd_kafka_t **out, rd_kafka_type_t type, rd_kafka_conf_t *co
 
 /* --- kafka.c --- */
 int64_t kafka_now_ms(void); /* monotonic */
-/* Serves the consumer's rebalances and errors for up to timeout_ms. */
+/* Serves the consumers' rebalances and errors for up to timeout_ms. */
 void kafka_serve(struct kafka *kafka, int timeout_ms);
 struct partition *kafka_partition(const struct kafka *kafka, const char *topic, int32_t id);
 void kafka_partition_pop(struct partition *partition); /* its oldest pending record is done */

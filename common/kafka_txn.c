@@ -39,8 +39,9 @@ struct work {
     size_t output_count;
     int64_t deadline;
     bool commit_sent; /* an attempt got as far as asking for the commit */
-    rd_kafka_topic_partition_list_t *offsets;
-    rd_kafka_consumer_group_metadata_t *group;
+    rd_kafka_topic_partition_list_t *offsets[KAFKA_LANES_MAX]; /* NULL: unused lane */
+    rd_kafka_consumer_group_metadata_t *group[KAFKA_LANES_MAX];
+    int lane;        /* whose offsets are added now */
     struct err last; /* why the last attempt failed */
 };
 
@@ -136,8 +137,8 @@ int kafka_producer_start(struct kafka *kafka, int64_t deadline, struct err *err)
     if (rc)
         return rc;
     rc = transactions_init(kafka, deadline, err);
-    for (int lane = 0; !rc && lane < KAFKA_LANES_MAX; lane++)
-        rc = warm_up(kafka, kafka->lane_topics[lane], deadline, err);
+    for (int i = 0; !rc && i < KAFKA_LANES_MAX; i++)
+        rc = warm_up(kafka, kafka->lane[i].topics, deadline, err);
     if (!rc)
         rc = warm_up(kafka, kafka->output_topics, deadline, err);
     if (rc)
@@ -220,8 +221,8 @@ static rd_kafka_error_t *call_begin(struct work *work)
 
 static rd_kafka_error_t *call_offsets(struct work *work)
 {
-    return rd_kafka_send_offsets_to_transaction(work->kafka->producer, work->offsets, work->group,
-                                                OFFSETS_MS);
+    return rd_kafka_send_offsets_to_transaction(work->kafka->producer, work->offsets[work->lane],
+                                                work->group[work->lane], OFFSETS_MS);
 }
 
 /* -1 is the transaction's own time limit; any other value lets librdkafka 2.0.2 lose its state. */
@@ -273,22 +274,30 @@ static void offset_raise(rd_kafka_topic_partition_list_t *list, const char *topi
         entry->offset = offset;
 }
 
-static rd_kafka_topic_partition_list_t *unit_offsets(const struct work *work)
+static const struct lane *unit_lane(const struct work *work, size_t i)
+{
+    const struct kafka_record *record = work->units[i].record;
+    return kafka_partition(work->kafka, record->topic, record->partition)->lane;
+}
+
+static rd_kafka_topic_partition_list_t *unit_offsets(const struct work *work,
+                                                     const struct lane *lane)
 {
     rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(8);
     for (size_t i = 0; i < work->count; i++) {
         const struct kafka_record *record = work->units[i].record;
-        if (open_unit(work, i))
+        if (open_unit(work, i) && unit_lane(work, i) == lane)
             offset_raise(list, record->topic, record->partition, record->offset + 1);
     }
     return list;
 }
 
 /* Asks until the group coordinator answers for every partition. */
-static int committed_ask(struct work *work, rd_kafka_topic_partition_list_t *list)
+static int committed_ask(struct work *work, const struct lane *lane,
+                         rd_kafka_topic_partition_list_t *list)
 {
     for (;;) {
-        rd_kafka_resp_err_t code = rd_kafka_committed(work->kafka->consumer, list, ASK_MS);
+        rd_kafka_resp_err_t code = rd_kafka_committed(lane->consumer, list, ASK_MS);
         for (int i = 0; !code && i < list->cnt; i++)
             code = list->elems[i].err;
         if (!code)
@@ -310,17 +319,17 @@ static int64_t fence_offset(struct work *work, const struct partition *partition
         return partition->committed;
     rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(1);
     rd_kafka_topic_partition_list_add(list, partition->topic, partition->id);
-    int64_t offset = committed_ask(work, list) ? 0 : list->elems[0].offset;
+    int64_t offset = committed_ask(work, partition->lane, list) ? 0 : list->elems[0].offset;
     rd_kafka_topic_partition_list_destroy(list);
     return offset >= 0 ? offset : 0;
 }
 
-static rd_kafka_topic_partition_list_t *fence_offsets(struct work *work)
+static rd_kafka_topic_partition_list_t *fence_offsets(struct work *work, const struct lane *lane)
 {
     rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(1);
     for (size_t i = 0; i < work->kafka->partition_count && list->cnt == 0; i++) {
         const struct partition *partition = work->kafka->partitions[i];
-        if (partition->assigned)
+        if (partition->assigned && partition->lane == lane)
             offset_raise(list, partition->topic, partition->id, fence_offset(work, partition));
     }
     return list;
@@ -343,13 +352,13 @@ static void unit_finish(struct work *work, size_t i)
 
 /* Units below the committed offsets are through: by us, if we asked for a commit, else by others.
  */
-static int drop_covered(struct work *work)
+static int drop_covered_of(struct work *work, const struct lane *lane)
 {
-    rd_kafka_topic_partition_list_t *list = unit_offsets(work);
-    int rc = list->cnt ? committed_ask(work, list) : 0;
+    rd_kafka_topic_partition_list_t *list = unit_offsets(work, lane);
+    int rc = list->cnt ? committed_ask(work, lane, list) : 0;
     for (size_t i = 0; !rc && i < work->count; i++) {
         const struct kafka_record *record = work->units[i].record;
-        if (!open_unit(work, i))
+        if (!open_unit(work, i) || unit_lane(work, i) != lane)
             continue;
         const rd_kafka_topic_partition_t *entry =
             rd_kafka_topic_partition_list_find(list, record->topic, record->partition);
@@ -362,29 +371,79 @@ static int drop_covered(struct work *work)
     return rc;
 }
 
+/* The producer comes first: its start aborts a transaction that the last one left open, and until
+   that has ended the group does not tell its offsets. */
+static int drop_covered(struct work *work)
+{
+    while (kafka_producer_start(work->kafka, work->deadline, &work->last)) {
+        if (late(work))
+            return -ERR_KAFKA;
+        kafka_serve(work->kafka, REPEAT_MS);
+    }
+    int rc = 0;
+    for (int i = 0; i < KAFKA_LANES_MAX && !rc; i++)
+        if (work->kafka->lane[i].consumer)
+            rc = drop_covered_of(work, &work->kafka->lane[i]);
+    return rc;
+}
+
 /* --- attempts --- */
+
+/* Each lane's group is told of its own partitions. */
+static enum verdict add_offsets(struct work *work)
+{
+    enum verdict verdict = DONE;
+    for (int i = 0; verdict == DONE && i < KAFKA_LANES_MAX; i++) {
+        work->lane = i;
+        if (work->offsets[i] && work->offsets[i]->cnt > 0)
+            verdict = repeat(work, call_offsets, "cannot add offsets to a transaction");
+    }
+    return verdict;
+}
 
 static enum verdict transact(struct work *work)
 {
     enum verdict verdict = repeat(work, call_begin, "cannot begin a transaction");
     if (verdict == DONE)
         verdict = produce_all(work);
-    if (verdict == DONE && work->offsets->cnt > 0)
-        verdict = repeat(work, call_offsets, "cannot add offsets to a transaction");
+    if (verdict == DONE)
+        verdict = add_offsets(work);
     if (verdict == DONE)
         verdict = repeat(work, call_commit, "cannot commit a transaction");
     return verdict;
+}
+
+/* The group's generation is taken before the transaction begins: a rebalance from here on makes the
+   broker refuse the offsets. */
+static void offsets_take(struct work *work)
+{
+    for (int i = 0; i < KAFKA_LANES_MAX; i++) {
+        const struct lane *lane = &work->kafka->lane[i];
+        if (!lane->consumer)
+            continue;
+        work->offsets[i] = work->count ? unit_offsets(work, lane) : fence_offsets(work, lane);
+        work->group[i] = rd_kafka_consumer_group_metadata(lane->consumer);
+    }
+}
+
+static void offsets_drop(struct work *work)
+{
+    for (int i = 0; i < KAFKA_LANES_MAX; i++) {
+        if (!work->offsets[i])
+            continue;
+        rd_kafka_consumer_group_metadata_destroy(work->group[i]);
+        rd_kafka_topic_partition_list_destroy(work->offsets[i]);
+        work->offsets[i] = NULL;
+    }
 }
 
 static enum verdict attempt(struct work *work)
 {
     if (kafka_producer_start(work->kafka, work->deadline, &work->last))
         return late(work) ? LATE : RECREATE;
-    work->offsets = work->count ? unit_offsets(work) : fence_offsets(work);
-    work->group = rd_kafka_consumer_group_metadata(work->kafka->consumer);
+    offsets_take(work);
     enum verdict verdict = transact(work);
-    rd_kafka_consumer_group_metadata_destroy(work->group);
-    rd_kafka_topic_partition_list_destroy(work->offsets);
+    offsets_drop(work);
     return verdict;
 }
 

@@ -292,7 +292,7 @@ static int open_kafka(struct coordinator *self, struct err *err)
         outputs[3 + i] = topic_tasks(STAGE_TEXT_ENCODE, (enum task_class)i);
     const struct kafka_options options = {
         .config = self->config,
-        .group = GROUP,
+        .lane_group = {GROUP},
         .slot = self->name,
         .lane_topics = {inputs},
         .output_topics = outputs,

@@ -290,22 +290,24 @@ static int kafka_start(struct worker *worker, struct err *err)
 {
     const char *lanes[CLASS_COUNT][2] = {{NULL}};
     const char *outputs[CLASS_COUNT * STAGE_COUNT + 3];
+    char *groups[CLASS_COUNT];
     size_t count = 0;
     struct kafka_options options = {
         .config = worker->config, .slot = worker->name, .output_topics = outputs};
     for (int c = 0; c < CLASS_COUNT; c++) {
         lanes[c][0] = topic_tasks(worker->stage, (enum task_class)c);
+        groups[c] = xasprintf("unclip-%s", lanes[c][0] + strlen(TOPIC_TASKS_PREFIX));
         options.lane_topics[c] = lanes[c];
+        options.lane_group[c] = groups[c];
         for (int s = (int)worker->stage + 1; s < STAGE_COUNT; s++)
             outputs[count++] = topic_tasks((enum stage)s, (enum task_class)c);
     }
     outputs[count++] = topic_name(TOPIC_EVENTS);
     outputs[count++] = topic_name(TOPIC_DEAD_LETTER);
     outputs[count] = NULL;
-    char *group = xasprintf("unclip-%s", stage_name(worker->stage));
-    options.group = group;
     int rc = kafka_open(&worker->kafka, &options, err);
-    free(group);
+    for (int c = 0; c < CLASS_COUNT; c++)
+        free(groups[c]);
     if (!rc)
         worker->homes = kafka_topic_partitions(worker->kafka, topic_name(TOPIC_EVENTS));
     return rc;

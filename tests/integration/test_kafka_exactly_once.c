@@ -44,7 +44,7 @@ static struct kafka *join(const char *slot)
     struct kafka *kafka;
     const char *lane[] = {source, NULL}, *outputs[] = {target, NULL};
     struct kafka_options options = {.config = &config,
-                                    .group = group,
+                                    .lane_group = {group},
                                     .slot = slot,
                                     .lane_topics = {lane},
                                     .output_topics = outputs};

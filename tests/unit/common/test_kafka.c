@@ -59,7 +59,7 @@ static struct kafka *join(struct fixture *fixture, struct err *err)
     static const char *const high[] = {"high", NULL}, *const low[] = {"low", NULL};
     static const char *const outputs[] = {"out", NULL};
     struct kafka_options options = {.config = &fixture->config,
-                                    .group = "group",
+                                    .lane_group = {"group", "group.bulk"},
                                     .slot = "stage-0",
                                     .lane_topics = {high, low},
                                     .output_topics = outputs};
@@ -393,7 +393,7 @@ static void open_with(const char *key, const char *value, enum err_code code, co
                             .kafka_settings = &setting,
                             .kafka_setting_count = key ? 1 : 0};
     struct kafka_options options = {
-        .config = &config, .group = "g", .slot = "s-0", .lane_topics = {lane}};
+        .config = &config, .lane_group = {"g"}, .slot = "s-0", .lane_topics = {lane}};
     struct kafka *kafka;
     struct err err = {0};
     assert_int_equal(kafka_open(&kafka, &options, &err), -(int)code);

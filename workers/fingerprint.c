@@ -28,10 +28,11 @@ static int add_content(struct digest *digest, FILE *file, int64_t size)
 {
     if (size <= FINGERPRINT_WHOLE_MAX)
         return add_range(digest, file, 0, size);
-    int64_t stride = (size - FINGERPRINT_PAGE) / (FINGERPRINT_SAMPLES - 1);
-    for (int i = 0; i < FINGERPRINT_SAMPLES; i++)
-        if (add_range(digest, file, i * stride, FINGERPRINT_PAGE))
+    for (int64_t i = 0; i < FINGERPRINT_SAMPLES; i++) { /* the first and the last page among them */
+        int64_t from = (size - FINGERPRINT_PAGE) * i / (FINGERPRINT_SAMPLES - 1);
+        if (add_range(digest, file, from, FINGERPRINT_PAGE))
             return -1;
+    }
     return 0;
 }
 

@@ -48,8 +48,8 @@ def test_a_window_shows_what_the_whole_shows(world: World, atlas: Atlas, tokeniz
     scene = Scene("count", (Thing("icon", "1f408", "fluent"),), "green", count=3)
     drawn = scenes_of(world, atlas, tokenizer, scene)
     whole = drawn.draw(torch.tensor([0]), 64)
-    window = torch.tensor([[0.25, 0.5, 0.25]])
-    assert torch.allclose(drawn.draw(torch.tensor([0]), 16, window), whole[:, :, 32:48, 16:32], atol=0.02)
+    corner = torch.tensor([[0.25, 0.5]])
+    assert torch.allclose(drawn.draw(torch.tensor([0]), 16, corner, 0.25), whole[:, :, 32:48, 16:32], atol=0.02)
 
 
 def test_levels_go_down_to_the_smallest() -> None:
@@ -88,8 +88,8 @@ def test_pictures_are_squared_and_cropped(shard: Path, tmp_path: Path, tokenizer
     assert len(pictures) == 2 and pictures.tokens.shape == (2, 2, tokenizer.length)
     red = torch.tensor([1.0, -1.0, -1.0])[:, None, None]
     assert torch.equal(pictures.draw(torch.tensor([0]), 64)[0], red.expand(3, 64, 64))
-    window = torch.tensor([[0.25, 0.25, 0.5]])
-    assert pictures.draw(torch.tensor([1]), 32, window).shape == (1, 3, 32, 32)
+    corner = torch.tensor([[0.25, 0.25]])
+    assert pictures.draw(torch.tensor([1]), 32, corner, 0.5).shape == (1, 3, 32, 32)
     assert pictures.draw(torch.tensor([1]), 8).shape == (1, 3, 8, 8)
 
 

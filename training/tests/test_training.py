@@ -63,6 +63,13 @@ def test_interrupted_training_equals_uninterrupted(tmp_path: Path) -> None:
     assert all(torch.equal(a, b) for a, b in zip(whole.parameters, part.parameters, strict=True))
 
 
+def test_compiling_costs_no_budget(tmp_path: Path) -> None:
+    counted = trainer(tmp_path / "toy.pt")
+    for took in (60.0, 1.0, 1.0, 70.0, 1.0):
+        counted.account(took)
+    assert counted.seconds == 3.0
+
+
 def test_training_learns(tmp_path: Path) -> None:
     done = trainer(tmp_path / "toy.pt", steps=400)
     before = float(done.stage.loss(0, torch.Generator().manual_seed(1))[0])

@@ -172,19 +172,18 @@ class Context:
         with self.autocast:
             return self.image_encoder(pictures).image_embeds.float()
 
-    def embeddings(self, count: int, batch: int = 256) -> Tensor:
+    def embeddings(self, count: int) -> Tensor:
         """CLIP's embeddings [count, D] of the first pictures of the data; kept beside the checkpoints."""
-        count = min(count, len(self.data))
+        count, batch = min(count, len(self.data)), 2048 if self.device.type == "cuda" else 128
         weights = torch.cat([value.float().sum().cpu()[None] for value in self.trained("clip").values()])
         facts = [weights.tolist(), count, len(self.data), self.tokenizer.fingerprint, [str(p) for p in self.pictures]]
         key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
         path = self.folder / f"embeddings-{key}.npy"
         if not path.exists():
             self.log(f"embedding {count} pictures")
-            index = torch.arange(count, device=self.device)
-            found = [self.see(self.data.draw(some, 64)).half().cpu() for some in index.split(batch)]
+            found = [self.see(self.data.draw(some, 64)).half() for some in torch.arange(count).split(batch)]
             partial = path.with_suffix(".partial.npy")
-            np.save(partial, torch.cat(found).numpy())
+            np.save(partial, torch.cat(found).cpu().numpy())
             partial.replace(path)
         return torch.from_numpy(np.load(path)).to(self.device)
 

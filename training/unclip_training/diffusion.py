@@ -8,6 +8,7 @@ and a model that predicts pictures is never that exact, so it would drown the pi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Literal
 
@@ -81,7 +82,7 @@ class Diffusion:
         log = share * self.at(self.beta.log(), step, start) + (1 - share) * true_log
         gap = self.at(self.mean_start, step, start) * (start - guess)
         divergence = 0.5 * (log - true_log - 1 + (true_log - log).exp() + gap.square() * (-log).exp())
-        return divergence.mean() / torch.log(torch.tensor(2.0))
+        return divergence.mean() / math.log(2)
 
 
 def sample(

@@ -25,6 +25,7 @@ from .presets import Run
 
 SAVE_EVERY = 300.0  # seconds
 REPORT_EVERY = 10.0
+SLOW = 10.0  # times the usual: such a step compiled
 PART_BYTES = 15 << 20
 Log = Callable[[str], None]
 
@@ -56,6 +57,7 @@ class Trainer:
     def __init__(self, stage: Stage, checkpoint: Path, device: torch.device, log: Log) -> None:
         self.stage, self.checkpoint, self.device, self.log = stage, checkpoint, device, log
         self.step, self.seconds = 0, 0.0
+        self.usual: float | None = None  # seconds a step
         self.parameters = [p for p in stage.network.parameters() if p.requires_grad]
         self.average = [p.detach().clone() for p in self.parameters]
         self.optimizer = torch.optim.AdamW(
@@ -104,8 +106,8 @@ class Trainer:
             loss, figures = self.advance(generator)
             total += loss
             now = time.monotonic()
-            self.seconds += now - clock
-            clock = now
+            took, clock = now - clock, now
+            self.account(took)
             if now - reported >= REPORT_EVERY or self.progress >= 1 or budget.over:
                 self.report(float(total) / (self.step - since), figures, (self.step - since) / (now - reported))
                 reported, since = now, self.step
@@ -115,6 +117,14 @@ class Trainer:
                 saved = time.monotonic()
         self.save()
         return self.progress >= 1
+
+    def account(self, took: float) -> None:
+        """Counts a step's time unless it compiled something: the first of a call, and any that stands out."""
+        if self.usual is None:
+            self.usual = math.inf
+        elif took <= SLOW * self.usual:
+            self.seconds += took
+            self.usual = took if math.isinf(self.usual) else self.usual + 0.1 * (took - self.usual)
 
     def report(self, loss: float, figures: dict[str, Tensor], rate: float) -> None:
         if not math.isfinite(loss):
@@ -152,6 +162,12 @@ class Trainer:
             value.copy_(average[name])
         if "optimizer" in state:
             self.optimizer.load_state_dict(state["optimizer"])
+
+
+def pick(length: int, count: int, generator: torch.Generator) -> Tensor:
+    """Random numbers [count] below `length`, from the seed of `generator`, on the host: picking waits for no device."""
+    host = torch.Generator().manual_seed(generator.initial_seed())
+    return torch.randint(length, (count,), generator=host)
 
 
 def write_atomically(path: Path, state: dict) -> None:

@@ -144,7 +144,7 @@ TINY = Preset(
 
 SMALL = Preset(
     "small",
-    Data(concepts="core", styles=("fluent", "noto", "twemoji"), scenes=600_000),
+    Data(concepts="core", scenes=600_000),
     Tokens(),
     Clip(Run(batch=2048, rate=1e-3, minutes=3)),
     Prior(Run(batch=2048, rate=8e-4, minutes=2), scenes=300_000),
@@ -156,14 +156,17 @@ SMALL = Preset(
 
 BASE = Preset(
     "base",
-    Data(concepts="all", styles=("fluent", "noto", "twemoji"), scenes=1_000_000, large_concepts=500),
+    Data(
+        concepts="all", styles=("fluent", "noto", "twemoji"), scenes=1_000_000, large_concepts=300,
+        mix=Mix(other_style=0.15),
+    ),
     Tokens(merges=4000),
-    Clip(Run(batch=4096, rate=1e-3, minutes=3.5), image_width=256, image_heads=4),
-    Prior(Run(batch=4096, rate=8e-4, minutes=2), scenes=400_000),
-    ArPrior(Run(batch=2048, rate=8e-4, minutes=2)),
-    Decoder(Run(batch=512, rate=8e-4, minutes=14), channels=(64, 96, 160, 192)),
-    Upsampler(Run(batch=256, rate=1e-3, minutes=3)),
-    Upsampler(Run(batch=256, rate=1e-3, minutes=2), channels=(32, 32, 32, 64), steps=4),
+    Clip(Run(batch=4096, rate=1e-3, minutes=3), image_width=256, image_heads=4),
+    Prior(Run(batch=4096, rate=8e-4, minutes=1.5), scenes=400_000),
+    ArPrior(Run(batch=2048, rate=8e-4, minutes=1.5)),
+    Decoder(Run(batch=512, rate=8e-4, minutes=13), channels=(64, 96, 160, 192)),
+    Upsampler(Run(batch=256, rate=1e-3, minutes=2.5)),
+    Upsampler(Run(batch=256, rate=1e-3, minutes=1.5), channels=(32, 32, 32, 64), steps=4),
 )
 
 PRESETS = {preset.name: preset for preset in (TINY, SMALL, BASE)}

@@ -144,6 +144,3 @@ def main() -> None:
     if all(context.checkpoint(name).exists() for name in needed):
         export(context, folder / "model")
 
-
-if __name__ == "__main__":
-    main()

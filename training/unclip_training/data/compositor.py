@@ -36,6 +36,7 @@ class Scenes:
     meaning: Tensor
     labels: Tensor
     atlases: dict[int, Tensor]  # by size: uint8 [sprites, texels, 4]
+    layers: Tensor  # uint8 [n]: how many a scene has; on the host, so that drawing never waits for the device
     group: int
 
     def __len__(self) -> int:
@@ -45,28 +46,31 @@ class Scenes:
     def device(self) -> torch.device:
         return self.sprite.device
 
-    def draw(self, index: Tensor, size: int, window: Tensor | None = None) -> Tensor:
-        """Pictures [n, 3, size, size] in [-1, 1]. `window` [n, 3]: left, top and side of what is drawn, as fractions."""
-        if window is None and any(SUPERSAMPLE * size <= side for side in self.atlases):
+    def draw(self, index: Tensor, size: int, corner: Tensor | None = None, side: float = 1.0) -> Tensor:
+        """Pictures [n, 3, size, size] in [-1, 1] of the scenes `index` (on the host).
+
+        With `corner` [n, 2] (left and top) a window of `side` is drawn, all as fractions of the canvas.
+        """
+        if corner is None and any(SUPERSAMPLE * size <= side for side in self.atlases):
             return self.draw_layers(index, size, lambda rows, sprite, place: self.average(sprite, place, size)) * 2 - 1
-        if window is None:
-            window = torch.tensor([0.0, 0.0, 1.0], device=self.device).expand(len(index), 3)
-        fine, shown = size * SUPERSAMPLE, window
-        atlas_size = self.atlas_for(size, window)
+        left_top = torch.zeros(len(index), 2, device=self.device) if corner is None else corner
+        fine, atlas_size = size * SUPERSAMPLE, self.atlas_for(size / side)
         drawn = self.draw_layers(
-            index, fine, lambda rows, sprite, place: self.sample(sprite, place, fine, shown[rows], atlas_size)
+            index, fine, lambda rows, sprite, place: self.sample(sprite, place, fine, left_top[rows], side, atlas_size)
         )
         return functional.avg_pool2d(drawn, SUPERSAMPLE) * 2 - 1
 
     def draw_layers(self, index: Tensor, size: int, cut: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Tensor:
         """Lays the layers of each scene over its background; `cut` gives a layer's premultiplied RGBA [n, 4, size, size]."""
-        canvas = (self.background[index].float() / 255)[:, :, None, None].repeat(1, 1, size, size)
+        there = index.to(self.device, non_blocking=True)
+        layers = self.layers[index]
+        canvas = (self.background[there].float() / 255)[:, :, None, None].repeat(1, 1, size, size)
         weights = torch.tensor(LUMINANCE, device=self.device)[:, None, None]
         for at in range(MAX_LAYERS):
-            rows = (self.sprite[index, at] >= 0).nonzero().squeeze(1)
+            rows = (layers > at).nonzero().squeeze(1).to(self.device, non_blocking=True)
             if not len(rows):
-                continue
-            scene = index[rows]
+                break
+            scene = there[rows]
             layer = cut(rows, self.sprite[scene, at].long(), self.place[scene, at])
             colour, alpha = layer[:, :3], layer[:, 3:]
             tint = self.tint[scene, at].float()[:, :, None, None] / 255
@@ -95,22 +99,21 @@ class Scenes:
         reach = torch.minimum(exact[:, 1:, None], texel + 1.0) - torch.maximum(exact[:, :-1, None], texel.float())
         return reach.clamp(min=0) / (exact[:, 1:2] - exact[:, :1])[:, :, None]
 
-    def atlas_for(self, size: int, window: Tensor) -> int:
-        """The smallest atlas with a texel for each pixel of the whole canvas, else the largest."""
-        whole = int(size / float(window[:, 2].min()))
+    def atlas_for(self, whole: float) -> int:
+        """The smallest atlas with a texel for each pixel of a canvas of that size, else the largest."""
         fitting = [side for side in sorted(self.atlases) if side >= whole]
         return fitting[0] if fitting else max(self.atlases)
 
-    def sample(self, sprite: Tensor, place: Tensor, fine: int, window: Tensor, atlas_size: int) -> Tensor:
+    def sample(self, sprite: Tensor, place: Tensor, fine: int, corner: Tensor, reach: float, atlas_size: int) -> Tensor:
         """A sprite in a window [n, 4, fine, fine], transparent outside of it."""
         sides = torch.tensor(levels(atlas_size), device=sprite.device)
         starts = torch.cat([sides.new_zeros(1), (sides * sides).cumsum(0)[:-1]])
-        wanted = place[:, 2] / window[:, 2] * fine  # pixels across
+        wanted = place[:, 2] / reach * fine  # pixels across
         level = (sides[None] >= wanted[:, None]).sum(1).clamp(min=1) - 1
         side = sides[level]
         pixel = (torch.arange(fine, device=sprite.device) + 0.5) / fine
         axes = [
-            self.taps((window[:, axis, None] + pixel * window[:, 2, None] - place[:, axis, None]) / place[:, 2, None] + 0.5, side)
+            self.taps((corner[:, axis, None] + pixel * reach - place[:, axis, None]) / place[:, 2, None] + 0.5, side)
             for axis in (0, 1)
         ]
         texels = self.atlases[atlas_size]
@@ -138,4 +141,5 @@ class Scenes:
 def on_device(table: SceneTable, atlases: list[Atlas], group: int, device: torch.device) -> Scenes:
     """On a CPU the atlases stay mapped files, which the page cache keeps; on a GPU they are copied to its memory."""
     columns = {name: torch.from_numpy(np.array(getattr(table, name))).to(device) for name in SceneTable.__dataclass_fields__}
-    return Scenes(**columns, atlases={a.size: torch.from_numpy(a.texels).to(device) for a in atlases}, group=group)
+    layers = torch.from_numpy((table.sprite >= 0).sum(1).astype(np.uint8))
+    return Scenes(**columns, atlases={a.size: torch.from_numpy(a.texels).to(device) for a in atlases}, layers=layers, group=group)

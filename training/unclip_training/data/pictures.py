@@ -95,20 +95,17 @@ class Pictures:
     def device(self) -> torch.device:
         return self.tokens.device
 
-    def draw(self, index: Tensor, size: int, window: Tensor | None = None) -> Tensor:
-        """As Scenes.draw; windows lie on the grid of the smallest level."""
-        side = 1.0 if window is None else float(window[0, 2])
+    def draw(self, index: Tensor, size: int, corner: Tensor | None = None, side: float = 1.0) -> Tensor:
+        """As Scenes.draw; corners lie on the grid of the level that the window is cut from."""
         whole = round(size / side)
         level = min((s for s in self.levels if s >= whole), default=max(self.levels))
-        stored = self.levels[level]
-        across = round(level * side)
-        if window is None:
-            crops = stored[index]
+        stored, across, there = self.levels[level], round(level * side), index.to(self.device, non_blocking=True)
+        if corner is None:
+            crops = stored[there]
         else:
-            corner = (window[:, :2] * level).round().long()
             reach = torch.arange(across, device=self.device)
-            columns, lines = corner[:, 0, None] + reach, corner[:, 1, None] + reach
-            crops = stored[index[:, None, None], lines[:, :, None], columns[:, None, :]]
+            columns, lines = ((corner[:, axis] * level).round().long()[:, None] + reach for axis in (0, 1))
+            crops = stored[there[:, None, None], lines[:, :, None], columns[:, None, :]]
         picture = crops.permute(0, 3, 1, 2).float() / 127.5 - 1
         if across == size:
             return picture.contiguous()

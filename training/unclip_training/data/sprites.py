@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import multiprocessing
 import os
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
@@ -133,7 +134,7 @@ def write_atlas(path: Path, names: list[str], size: int, packages: Path, process
     array = np.lib.format.open_memmap(partial_path, "w+", np.uint8, (len(names), texels, 4))
     work = partial(render_with_mips, size=size, packages=packages)
     if processes > 1:
-        with ProcessPoolExecutor(processes) as pool:
+        with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
             for at, pixels in enumerate(pool.map(work, names, chunksize=8)):
                 array[at] = pixels
     else:

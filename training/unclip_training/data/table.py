@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import multiprocessing
 import os
 import shutil
 from collections.abc import Iterator
@@ -135,7 +136,7 @@ def chunks(world: World, tokenizer: Tokenizer, seed: int, groups: int, held_out:
     if processes == 1:
         yield from map(work, starts)
     else:
-        with ProcessPoolExecutor(processes) as pool:
+        with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
             yield from pool.map(work, starts)
 
 

@@ -18,7 +18,7 @@ from ..data.compositor import Scenes
 from ..data.scenes import COLOUR_NAMES, WORDS
 from ..data.table import AXES, KINDS, LABELS
 from ..presets import Run
-from ..stages.clip import contrast, draw_index
+from ..stages.clip import contrast, pick_groups
 
 SEED = 1001
 TABLES = ((SEED, False), (SEED + 1, True))
@@ -92,9 +92,10 @@ class Lessons:
 
     parts: tuple[Scenes, ...]
 
-    def draw(self, batch: int, generator: torch.Generator, device: torch.device) -> tuple[Scenes, Tensor]:
-        part = self.parts[int(torch.rand(1, generator=generator, device=device) < 0.25)]
-        return part, draw_index(len(part), part.group, batch, generator, device)
+    def draw(self, batch: int, generator: torch.Generator) -> tuple[Scenes, Tensor]:
+        """One of the parts, and which of its scenes; every fourth batch is of the second."""
+        part = self.parts[generator.initial_seed() % 4 == 0]
+        return part, pick_groups(len(part), part.group, batch, generator)
 
 
 def lessons(context: Context, count: int) -> Lessons:
@@ -119,10 +120,10 @@ class ClassifierStage:
         self.network = Classifier(len(world.things()), len(world.styles)).to(context.device)
 
     def loss(self, progress: float, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
-        part, index = self.taught.draw(self.run.batch, generator, self.context.device)
+        part, index = self.taught.draw(self.run.batch, generator)
         with self.context.autocast:
             found = self.network(blemish(part.draw(index, 64), generator))
-        labels = part.labels[index].long()
+        labels = part.labels[index.to(self.context.device)].long()
         losses = {name: functional.cross_entropy(found[name].float(), labels[:, at]) for at, name in enumerate(LABELS)}
         right = (found["first"].argmax(1) == labels[:, LABELS.index("first")]).float().mean()
         return torch.stack(list(losses.values())).sum(), {"first": right}
@@ -137,13 +138,14 @@ class SecondClipStage:
         self.network = SecondClip(len(tokens.vocabulary), tokens.end).to(context.device)
 
     def loss(self, progress: float, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
-        part, index = self.taught.draw(self.run.batch, generator, self.context.device)
-        tokens = part.tokens[index].long()
+        part, index = self.taught.draw(self.run.batch, generator)
+        there = index.to(self.context.device)
+        tokens = part.tokens[there].long()
         with self.context.autocast:
             image = self.network.see(blemish(part.draw(index, 64), generator))
             text = self.network.read(tokens.flatten(0, 1)).view(*tokens.shape[:2], -1)
         scale = self.network.log_scale.clamp(max=4.6).exp()
-        meaning = part.meaning[index]
+        meaning = part.meaning[there]
         same = (meaning[:, None] == meaning[None]) & ~torch.eye(len(index), dtype=torch.bool, device=meaning.device)
         losses = [contrast(image, text[:, at], scale, same) for at in range(text.shape[1])]
         return torch.stack(losses).mean(), {}

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..context import Context, Text
+from ..loop import pick
 from ..presets import ArPrior
 from .prior import drop, language
 
@@ -146,7 +147,7 @@ class ArPriorStage:
 
     def loss(self, progress: float, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         device, data, quantiser = self.context.device, self.context.data, self.network.quantiser
-        index = torch.randint(len(self.embeddings), (self.run.batch,), generator=generator, device=device)
+        index = pick(len(self.embeddings), self.run.batch, generator).to(device)
         image = self.embeddings[index].float()
         tokens = language(data.tokens[index], generator)
         dot = torch.bucketize(self.fit_of(self.context.read(tokens).embedding, image), quantiser.dot_edges)

@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from .. import models
 from ..context import Context
+from ..loop import pick
 
 MAX_SCALE = math.log(100)
 LANGUAGE_WEIGHT = 0.5
@@ -35,13 +36,12 @@ def contrast(queries: Tensor, keys: Tensor, scale: Tensor, same: Tensor) -> Tens
     return (functional.cross_entropy(logits, target) + functional.cross_entropy(logits.T, target)) / 2
 
 
-def draw_index(length: int, group: int, batch: int, generator: torch.Generator, device: torch.device) -> Tensor:
-    """Half of it whole groups, half single ones."""
+def pick_groups(length: int, group: int, batch: int, generator: torch.Generator) -> Tensor:
+    """As loop.pick, but half of it whole groups."""
     groups = batch // (2 * group) if group > 1 else 0
-    first = torch.randint(length // group, (groups, 1), generator=generator, device=device) * group
-    grouped = (first + torch.arange(group, device=device)).flatten()
-    single = torch.randint(length, (batch - len(grouped),), generator=generator, device=device)
-    return torch.cat([grouped, single])
+    picked = pick(length, batch - groups * (group - 1), generator)
+    first = picked[:groups, None] // group * group
+    return torch.cat([(first + torch.arange(group)).flatten(), picked[groups:]])
 
 
 class ClipStage:
@@ -56,8 +56,9 @@ class ClipStage:
 
     def loss(self, progress: float, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         data = self.context.data
-        index = draw_index(len(data), data.group, self.run.batch, generator, self.context.device)
+        index = pick_groups(len(data), data.group, self.run.batch, generator)
         pictures = data.draw(index, 64)
+        index = index.to(self.context.device)
         tokens = data.tokens[index].long()
         with self.context.autocast:
             image = self.network.image(pictures).image_embeds

@@ -15,6 +15,7 @@ from torch.nn import functional
 from .. import models
 from ..context import Context, Text
 from ..diffusion import STEPS, Diffusion
+from ..loop import pick
 from .prior import drop, language, sample_prior
 
 SMALL, FULL = 32, 64
@@ -78,9 +79,9 @@ class DecoderStage:
 
     def loss(self, progress: float, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         config, device, data = self.config, self.context.device, self.context.data
-        index = torch.randint(len(data), (self.run.batch,), generator=generator, device=device)
+        index = pick(len(data), self.run.batch, generator)
         start = data.draw(index, FULL)
-        tokens = language(data.tokens[index], generator)
+        tokens = language(data.tokens[index.to(device)], generator)
         embedding = self.embed(start, tokens, generator)
         unknown = torch.rand((len(index), 1), generator=generator, device=device) < config.embedding_drop
         embedding = torch.where(unknown, self.network.text_proj.learned_classifier_free_guidance_embeddings, embedding)

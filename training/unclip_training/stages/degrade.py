@@ -8,6 +8,7 @@ BSR draws, in a random order, blurs of any shape, a resize there and back, noise
 from __future__ import annotations
 
 import math
+from random import Random
 
 import torch
 from torch import Tensor
@@ -60,7 +61,8 @@ def add_noise(pictures: Tensor, most: float, generator: torch.Generator) -> Tens
 
 def resize_and_back(pictures: Tensor, generator: torch.Generator) -> Tensor:
     height, width = pictures.shape[-2:]
-    factor, down, up = torch.rand(3, generator=generator, device=pictures.device).tolist()
+    dice = Random(generator.initial_seed() + 1)
+    factor, down, up = dice.random(), dice.random(), dice.random()
     modes = ("bilinear", "bicubic")
     small = (max(4, round(height * (0.5 + 0.7 * factor))), max(4, round(width * (0.5 + 0.7 * factor))))
     there = functional.interpolate(pictures, size=small, mode=modes[down < 0.5], antialias=True)
@@ -90,9 +92,8 @@ def blur_any(pictures: Tensor, generator: torch.Generator) -> Tensor:
 def bsr(pictures: Tensor, generator: torch.Generator) -> Tensor:
     """All degradations in one random order a batch, each on a random half of the pictures."""
     steps = (blur_any, resize_and_back, lambda p, g: add_noise(p, 0.08, g), jpeg)
-    order = torch.randperm(len(steps), generator=generator, device=pictures.device).tolist()
     current = pictures
-    for at in order:
+    for at in Random(generator.initial_seed()).sample(range(len(steps)), len(steps)):
         chosen = torch.rand((len(pictures), 1, 1, 1), generator=generator, device=pictures.device) < 0.5
         current = torch.where(chosen, steps[at](current, generator), current)
     return current.clamp(-1, 1)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from .. import models
 from ..context import Context, Text
 from ..diffusion import STEPS, Diffusion, sample, scheduler
+from ..loop import pick
 
 CLIP_RANGE = 5.0
 
@@ -48,7 +49,7 @@ class PriorStage:
 
     def loss(self, progress: float, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         device, data = self.context.device, self.context.data
-        index = torch.randint(len(self.embeddings), (self.run.batch,), generator=generator, device=device)
+        index = pick(len(self.embeddings), self.run.batch, generator).to(device)
         start = (self.embeddings[index].float() - self.network.clip_mean) / self.network.clip_std
         tokens = language(data.tokens[index], generator)
         text = self.context.read(drop(tokens, self.context.empty_tokens, self.config.text_drop, generator))

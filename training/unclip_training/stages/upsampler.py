@@ -15,6 +15,7 @@ from .. import models
 from ..context import Context, Data
 from ..data.compositor import Scenes
 from ..diffusion import STEPS, Diffusion
+from ..loop import pick
 from ..presets import Upsampler
 from .degrade import blur_some, bsr
 
@@ -23,21 +24,20 @@ MARGIN = 16  # pixels drawn around a crop, so that enlarging sees its surroundin
 ANYWHERE = 0.1  # share of crops that need not show anything
 
 
-def windows(data: Data, index: Tensor, size: int, side: int, generator: torch.Generator) -> Tensor:
-    """Where to crop [n, 3]: near something drawn where that is known, on the grid of the small picture's pixels."""
+def corners(data: Data, index: Tensor, size: int, side: int, generator: torch.Generator) -> Tensor:
+    """Where to crop [n, 2]: near something drawn where that is known, on the grid of the small picture's pixels."""
     cells, reach = size // FACTOR, side // FACTOR
     count = len(index)
     corner = torch.rand((count, 2), generator=generator, device=data.device) * (cells - reach + 1)
     if isinstance(data, Scenes):
-        layers = (data.sprite[index] >= 0).sum(1)
+        layers, there = data.layers[index].to(data.device), index.to(data.device)
         chosen = (torch.rand(count, generator=generator, device=data.device) * layers).long()
-        place = data.place[index, chosen]
+        place = data.place[there, chosen]
         spread = torch.rand((count, 2), generator=generator, device=data.device) - 0.5
         near = (place[:, :2] + spread * place[:, 2:]) * cells - reach / 2
         anywhere = torch.rand((count, 1), generator=generator, device=data.device) < ANYWHERE
         corner = torch.where(anywhere, corner, near)
-    corner = corner.floor().clamp(0, cells - reach) / cells
-    return torch.cat([corner, torch.full((count, 1), reach / cells, device=data.device)], dim=1)
+    return corner.floor().clamp(0, cells - reach) / cells
 
 
 class UpsamplerStage:
@@ -54,8 +54,9 @@ class UpsamplerStage:
 
     def loss(self, progress: float, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         device, side = self.context.device, self.config.crop + 2 * MARGIN
-        index = torch.randint(len(self.data), (self.run.batch,), generator=generator, device=device)
-        sharp = self.data.draw(index, side, windows(self.data, index, self.size, side, generator))
+        index = pick(len(self.data), self.run.batch, generator)
+        corner = corners(self.data, index, self.size, side, generator)
+        sharp = self.data.draw(index, side, corner, side / self.size)
         small = functional.avg_pool2d(sharp, FACTOR)
         small = bsr(small, generator) if self.size == 1024 else blur_some(small, generator)
         enlarged = functional.interpolate(small, size=(side, side), mode="bicubic", antialias=True, align_corners=False)

@@ -201,6 +201,3 @@ def main() -> None:
         for name, found in report["sets"].items():
             print(f"{name}: " + json.dumps({k: v for k, v in found["en"].items() if not isinstance(v, dict)}))
 
-
-if __name__ == "__main__":
-    main()

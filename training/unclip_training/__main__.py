@@ -1,0 +1,14 @@
+# SPDX-License-Identifier: Apache-2.0
+"""python -m unclip_training train|evaluate ...: imports little itself, as every process of a pool imports it again."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+COMMANDS = {"train": "unclip_training.train", "evaluate": "unclip_training.evaluation.evaluate"}
+
+if __name__ == "__main__":
+    if len(sys.argv) < 2 or sys.argv[1] not in COMMANDS:
+        sys.exit(f"usage: python -m unclip_training {'|'.join(COMMANDS)} ...")
+    importlib.import_module(COMMANDS[sys.argv.pop(1)]).main()

@@ -2,9 +2,11 @@
 /*
  * Exactly once on a real broker: worker processes copy records from one topic to another through
  * kafka_commit(), are killed and started again in the middle, and every record is in the output
- * once. The broker's address is argv[1] or UNCLIP_KAFKA; topics are made anew for each run.
+ * once. A reader of that output that has nothing left to do has a lag of exactly 0. The broker's
+ * address is argv[1] or UNCLIP_KAFKA; topics are made anew for each run.
  */
 #include <errno.h>
+#include <librdkafka/rdkafka.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -199,6 +201,55 @@ static void kill_now(pid_t pid)
     waitpid(pid, NULL, 0);
 }
 
+/* How far the group is behind the end of the output, transaction markers counted. */
+static int64_t lag(const char *reader)
+{
+    rd_kafka_conf_t *conf = rd_kafka_conf_new();
+    rd_kafka_conf_set(conf, "bootstrap.servers", config.kafka, NULL, 0);
+    rd_kafka_conf_set(conf, "group.id", reader, NULL, 0);
+    rd_kafka_t *consumer = rd_kafka_new(RD_KAFKA_CONSUMER, conf, NULL, 0);
+    rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(PARTITIONS);
+    rd_kafka_topic_partition_list_add_range(list, target, 0, PARTITIONS - 1);
+    rd_kafka_resp_err_t code = rd_kafka_committed(consumer, list, 30000);
+    int64_t sum = 0;
+    for (int i = 0; i < list->cnt && !code; i++) {
+        int64_t low, high;
+        code = rd_kafka_query_watermark_offsets(consumer, target, i, &low, &high, 30000);
+        sum += high - (list->elems[i].offset > 0 ? list->elems[i].offset : 0);
+    }
+    rd_kafka_topic_partition_list_destroy(list);
+    rd_kafka_destroy(consumer);
+    if (code)
+        die("committed offsets", NULL);
+    return sum;
+}
+
+/* Reads the whole output in one more group, then idles. */
+static void read_to_the_end(void)
+{
+    struct err err = {0};
+    snprintf(group, sizeof(group), "reader-%d", getpid());
+    memcpy(source, target, sizeof(source));
+    struct kafka *kafka = join("reader-0");
+    static struct kafka_unit units[RECORDS];
+    for (size_t read = 0; read < RECORDS; read += units[read].record != NULL)
+        if (kafka_poll(kafka, 0, 1000, &units[read].record, &err))
+            die("poll", &err);
+    if (kafka_commit(kafka, units, RECORDS, COMMIT_MS, &err))
+        die("commit", &err);
+    for (size_t i = 0; i < RECORDS; i++)
+        kafka_record_free(units[i].record);
+    for (int i = 0; i < PATIENCE_S && lag(group) > 0; i++) {
+        kafka_commit_idle(kafka);
+        struct kafka_record *record;
+        if (kafka_poll(kafka, 0, 100, &record, &err) || record)
+            die("poll", &err);
+    }
+    kafka_close(kafka);
+    if (lag(group) != 0)
+        die("an idle reader is behind", NULL);
+}
+
 int main(int argc, char **argv)
 {
     struct err err = {0};
@@ -239,6 +290,7 @@ int main(int argc, char **argv)
             return 1;
         }
     kafka_close(watcher);
+    read_to_the_end();
     kafka_client_close(client);
     config_release(&config);
     printf("%d records, each once\n", RECORDS);

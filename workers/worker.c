@@ -234,8 +234,8 @@ static void say_ready(struct worker *worker)
         log_info("ready: stage %s, slot %lld, %zu partitions, model %s, %s, %d threads, loaded in "
                  "%lld ms",
                  stage_name(worker->stage), (long long)worker->config->slot, partitions,
-                 worker->config->model, dtype_name(worker->dtype), worker->threads,
-                 (long long)worker->load_ms);
+                 worker->config->model, worker->dtype == DTYPE_BF16 ? "bf16" : "f32",
+                 worker->threads, (long long)worker->load_ms);
     worker->ready = true;
     worker->partitions = partitions;
 }

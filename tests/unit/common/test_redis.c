@@ -10,98 +10,36 @@
 
 #include <cmocka.h>
 
-#include <arpa/inet.h>
-#include <netinet/in.h>
-#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
 #include <sys/socket.h>
-#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "common/redis.h"
+#include "tests/unit/redis_server.h"
 
 static struct {
-    int port;
-    pid_t process; /* 0: none */
+    struct redis_server server;
     struct clock clock;
     struct redis *redis;
 } self;
 
-static struct sockaddr_in loopback(int port)
-{
-    return (struct sockaddr_in){.sin_family = AF_INET,
-                                .sin_port = htons((uint16_t)port),
-                                .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-}
-
-static int free_port(void)
-{
-    struct sockaddr_in address = loopback(0);
-    socklen_t size = sizeof address;
-    int fd = socket(AF_INET, SOCK_STREAM, 0);
-    assert_int_equal(bind(fd, (struct sockaddr *)&address, size), 0);
-    assert_int_equal(getsockname(fd, (struct sockaddr *)&address, &size), 0);
-    close(fd);
-    return ntohs(address.sin_port);
-}
-
 static int try_connect(void)
 {
-    struct sockaddr_in address = loopback(self.port);
+    struct sockaddr_in address = loopback(self.server.port);
     int fd = socket(AF_INET, SOCK_STREAM, 0);
     int result = connect(fd, (struct sockaddr *)&address, sizeof address);
     close(fd);
     return result;
 }
 
-/* Debian's redis-tools has the server under the name redis-check-rdb; argv[0] says what it is. */
-static void exec_server(int output)
-{
-    char port[16];
-    snprintf(port, sizeof port, "%d", self.port);
-    const char *const argv[] = {"redis-server", "--port",       port, "--bind",
-                                "127.0.0.1",    "--save",       "",   "--dir",
-                                "/tmp",         "--appendonly", "no", NULL};
-    char *const *arguments = (char *const *)(uintptr_t)argv;
-    dup2(output, STDOUT_FILENO);
-    prctl(PR_SET_PDEATHSIG, SIGKILL);
-    execvp("redis-server", arguments);
-    execvp("redis-check-rdb", arguments);
-    _exit(127);
-}
-
-/* Waits for the server's own word that it is ready. */
-static void start_server(void)
-{
-    int ends[2];
-    assert_int_equal(pipe(ends), 0);
-    self.process = fork();
-    if (self.process == 0)
-        exec_server(ends[1]);
-    close(ends[1]);
-    FILE *said = fdopen(ends[0], "r");
-    char line[500];
-    int ready = 0;
-    while (!ready && fgets(line, sizeof line, said))
-        ready = strstr(line, "Ready to accept connections") != NULL;
-    fclose(said);
-    if (!ready)
-        fail_msg("no redis-server could be started");
-}
-
 static void kill_server(void)
 {
-    if (self.process > 0) {
-        kill(self.process, SIGKILL);
-        waitpid(self.process, NULL, 0);
-    }
-    self.process = 0;
+    redis_server_stop(&self.server);
     assert_int_equal(try_connect(), -1);
 }
 
@@ -109,12 +47,9 @@ static int set_up(void **state)
 {
     (void)state;
     struct err err;
-    char address[32];
-    self.port = free_port();
-    snprintf(address, sizeof address, "127.0.0.1:%d", self.port);
     clock_fake_init(&self.clock, 1000000);
-    start_server();
-    return redis_open(&self.redis, address, &self.clock, &err);
+    redis_server_start(&self.server);
+    return redis_open(&self.redis, self.server.address, &self.clock, &err);
 }
 
 static int tear_down(void **state)
@@ -310,7 +245,7 @@ static void back_off(void **state)
         assert_away("next try in 1 ms");
         self.clock.now_ms += 1;
     }
-    start_server();
+    redis_server_start(&self.server);
     assert_answers();
     kill_server();
     assert_away("127.0.0.1:"); /* the wait begins anew at 100 ms */
@@ -322,7 +257,7 @@ static void waiting_server_is_not_asked(void **state)
     (void)state;
     kill_server();
     assert_away("Connection refused");
-    start_server();
+    redis_server_start(&self.server);
     assert_away("next try in 100 ms");
     self.clock.now_ms += 100;
     assert_answers();
@@ -334,7 +269,7 @@ static void restart_between_commands(void **state)
     (void)state;
     assert_answers();
     kill_server();
-    start_server();
+    redis_server_start(&self.server);
     assert_answers();
 }
 
@@ -347,7 +282,7 @@ static void lost_queue(void **state)
     kill_server();
     queue_text("SET", "s", "x");
     assert_int_equal(redis_flush(self.redis, &err), -ERR_REDIS);
-    start_server();
+    redis_server_start(&self.server);
     self.clock.now_ms += 100;
     assert_int_equal(redis_flush(self.redis, &err), 0);
     assert_int_equal(redis_commandf(self.redis, &reply, &err, "GET s"), 0);
@@ -363,9 +298,8 @@ static void killed_within_a_command(void **state)
     assert_answers();
     assert_int_equal(redis_commandf(self.redis, NULL, &err, "SHUTDOWN NOSAVE"), -ERR_REDIS);
     assert_non_null(strstr(err.text, "Server closed the connection"));
-    waitpid(self.process, NULL, 0);
-    self.process = 0;
-    start_server();
+    redis_server_stop(&self.server);
+    redis_server_start(&self.server);
     self.clock.now_ms += 100;
     assert_answers();
 }
@@ -382,13 +316,13 @@ static void silent_server(void **state)
 {
     (void)state;
     assert_answers();
-    kill(self.process, SIGSTOP);
+    kill(self.server.process, SIGSTOP);
     double before = seconds();
     assert_away("no answer in 500 ms");
     assert_away("next try in 100 ms");
     double took = seconds() - before;
     assert_true(took > 0.45 && took < 5);
-    kill(self.process, SIGCONT);
+    kill(self.server.process, SIGCONT);
     self.clock.now_ms += 100;
     assert_answers();
 }
@@ -399,7 +333,7 @@ static void unreachable_server(void **state)
     (void)state;
     enum { FILLERS = 8 };
     kill_server();
-    struct sockaddr_in address = loopback(self.port);
+    struct sockaddr_in address = loopback(self.server.port);
     int one = 1, fillers[FILLERS], listener = socket(AF_INET, SOCK_STREAM, 0);
     setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
     assert_int_equal(bind(listener, (struct sockaddr *)&address, sizeof address), 0);
@@ -438,7 +372,7 @@ static void rude_server(void **state)
 {
     (void)state;
     kill_server();
-    struct sockaddr_in address = loopback(self.port);
+    struct sockaddr_in address = loopback(self.server.port);
     int one = 1, listener = socket(AF_INET, SOCK_STREAM, 0);
     setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
     assert_int_equal(bind(listener, (struct sockaddr *)&address, sizeof address), 0);

@@ -3,18 +3,12 @@
  * The view on a real Redis, which this test starts, stops and empties. The log of results is the
  * test's own; time is moved by hand.
  */
-#include <arpa/inet.h>
-#include <signal.h>
-#include <sys/socket.h>
-#include <sys/wait.h>
-#include <time.h>
-#include <unistd.h>
-
 #include "common/clock.h"
 #include "common/log.h"
 #include "common/redis.h"
 #include "coordinator/view.h"
 #include "fixture.h"
+#include "tests/unit/redis_server.h"
 
 #define HEARTS  "{\"version\":1,\"type\":\"text-to-image\",\"prompt\":\"a red heart\",\"n\":2}"
 #define LOG_MAX 64
@@ -32,60 +26,8 @@ struct world {
     struct view *view;
     struct logged log[LOG_MAX];
     size_t logged, replays;
-    int port;
-    pid_t server;
-    char folder[64];
+    struct redis_server server;
 };
-
-/* --- the server --- */
-
-static int free_port(void)
-{
-    struct sockaddr_in address = {.sin_family = AF_INET};
-    socklen_t size = sizeof address;
-    int fd = socket(AF_INET, SOCK_STREAM, 0);
-    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    assert_int_equal(bind(fd, (struct sockaddr *)&address, size), 0);
-    assert_int_equal(getsockname(fd, (struct sockaddr *)&address, &size), 0);
-    close(fd);
-    return ntohs(address.sin_port);
-}
-
-static bool answers(int port)
-{
-    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
-    int fd = socket(AF_INET, SOCK_STREAM, 0);
-    char pong[7] = "";
-    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    bool good = connect(fd, (struct sockaddr *)&address, sizeof address) == 0 &&
-                send(fd, "PING\r\n", 6, MSG_NOSIGNAL) == 6 && recv(fd, pong, 7, MSG_WAITALL) == 7;
-    close(fd);
-    return good && memcmp(pong, "+PONG", 5) == 0;
-}
-
-static void server_start(struct world *w)
-{
-    char port[16];
-    snprintf(port, sizeof port, "%d", w->port);
-    w->server = fork();
-    if (w->server == 0) {
-        execlp("redis-server", "redis-server", "--port", port, "--bind", "127.0.0.1", "--save", "",
-               "--dir", w->folder, "--logfile", "redis.log", (char *)NULL);
-        _exit(127);
-    }
-    const struct timespec pause = {.tv_nsec = 10000000};
-    for (int i = 0; i < 1000 && !answers(w->port); i++) {
-        assert_int_equal(waitpid(w->server, NULL, WNOHANG), 0);
-        nanosleep(&pause, NULL);
-    }
-    assert_true(answers(w->port));
-}
-
-static void server_stop(struct world *w)
-{
-    kill(w->server, SIGKILL);
-    waitpid(w->server, NULL, 0);
-}
 
 /* --- the world --- */
 
@@ -130,14 +72,9 @@ static int setup(void **state)
 {
     struct world *w = xcalloc(1, sizeof *w);
     struct err err;
-    char address[32];
-    strcpy(w->folder, "/tmp/unclip-view-XXXXXX");
-    assert_non_null(mkdtemp(w->folder));
-    w->port = free_port();
-    snprintf(address, sizeof address, "127.0.0.1:%d", w->port);
-    server_start(w);
+    redis_server_start(&w->server);
     clock_fake_init(&w->clock, NOW);
-    assert_int_equal(redis_open(&w->redis, address, &w->clock, &err), 0);
+    assert_int_equal(redis_open(&w->redis, w->server.address, &w->clock, &err), 0);
     coordinator_start(w);
     *state = w;
     return 0;
@@ -146,17 +83,13 @@ static int setup(void **state)
 static int teardown(void **state)
 {
     struct world *w = *state;
-    char *log = xasprintf("%s/redis.log", w->folder);
     coordinator_stop(w);
     redis_close(w->redis);
-    server_stop(w);
+    redis_server_stop(&w->server);
     for (size_t i = 0; i < w->logged; i++) {
         free(w->log[i].key);
         free(w->log[i].value);
     }
-    unlink(log);
-    rmdir(w->folder);
-    free(log);
     free(w);
     return 0;
 }
@@ -352,10 +285,10 @@ static void test_redis_away(void **state)
 {
     struct world *w = *state;
     pass(w, 1);
-    server_stop(w);
+    redis_server_stop(&w->server);
     end_one(w, "during");
     pass(w, 10);
-    server_start(w); /* empty */
+    redis_server_start(&w->server); /* empty */
     pass(w, 10000);
     assert_field(w, "during", "state", "failed");
     assert_null(ledger_first_unshown(w->f.ledger));
@@ -381,7 +314,7 @@ static void test_too_many_to_keep(void **state)
     struct world *w = *state;
     end_one(w, "logged"); /* by which the replay is seen */
     pass(w, 1);
-    server_stop(w);
+    redis_server_stop(&w->server);
     for (int i = 0; i <= VIEW_ENDED_MAX; i++) {
         struct job job = {0};
         snprintf(job.id, sizeof job.id, "many-%d", i);
@@ -391,7 +324,7 @@ static void test_too_many_to_keep(void **state)
     pass(w, 10);
     assert_int_equal(ledger_unshown_ended(w->f.ledger), VIEW_ENDED_MAX);
     size_t replays = w->replays;
-    server_start(w);
+    redis_server_start(&w->server);
     w->clock.now_ms += 10000;
     for (int i = 0; i < 100; i++)
         view_serve(w->view);

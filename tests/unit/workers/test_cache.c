@@ -11,7 +11,7 @@
 #include "worker_fixture.h"
 #include "workers/cache.h"
 
-static struct redis_server server;
+static struct redis_fixture server;
 static struct cache cache;
 
 static int start(void **state)

@@ -15,7 +15,7 @@
 
 #define KEY "unclip:job:my-heart"
 
-static struct redis_server server;
+static struct redis_fixture server;
 static struct clock fake;
 
 static int start(void **state)

@@ -222,6 +222,26 @@ static void failures_go_to_the_dead_letters(void **state)
     done(parcel);
 }
 
+/* An error's text is cut at its size, which may be within a character. */
+static void messages_cut_within_a_character(void **state)
+{
+    (void)state;
+    for (int lead = 0; lead < 3; lead++) {
+        struct parcel *parcel = make(STAGE_PRIOR, STAGE_COUNT);
+        struct err err = {0};
+        char hearts[3 * sizeof(err.text) + 1] = "";
+        for (size_t i = 0; i < sizeof(err.text); i++)
+            strcpy(hearts + 3 * i, "\u2665");
+        err_set(&err, ERR_COMPUTE, "%.*s%s", lead, "ab", hearts);
+        parcel_fail(parcel, &err);
+        run(parcel);
+        json_t *event = event_of(parcel, 1, "picture-failed");
+        assert_non_null(strstr(text(event, "error_message"), "\u2665\u2665"));
+        json_decref(event);
+        done(parcel);
+    }
+}
+
 /* A route that ends where there is no picture, or skips a stage, fails that task alone. */
 static void bad_routes_fail(void **state)
 {
@@ -335,6 +355,7 @@ int main(void)
         cmocka_unit_test(picture_at_the_end),
         cmocka_unit_test(dropped_tokens_are_told),
         cmocka_unit_test(failures_go_to_the_dead_letters),
+        cmocka_unit_test(messages_cut_within_a_character),
         cmocka_unit_test(bad_routes_fail),
         cmocka_unit_test(dropped_pictures_are_told),
         cmocka_unit_test(unreadable_tasks),

@@ -189,4 +189,4 @@ class Context:
 
     def maybe_compile(self, network: nn.Module) -> None:
         if self.compile_networks:
-            network.compile()
+            network.compile(dynamic=False)

@@ -94,6 +94,7 @@ def test_packed_checkpoints_come_back(tmp_path: Path, monkeypatch: pytest.Monkey
     back = trainer(tmp_path / "back" / "toy.pt")
     back.restore()
     assert back.step == done.step
+    assert back.rate() <= done.stage.run.rate / done.stage.run.warm_up  # warms up anew
     for name, value in done.average_state().items():
         assert torch.equal(back.average_state()[name], value.bfloat16().float())
     paths[0].unlink()

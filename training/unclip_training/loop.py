@@ -58,6 +58,7 @@ class Trainer:
         self.stage, self.checkpoint, self.device, self.log = stage, checkpoint, device, log
         self.step, self.seconds = 0, 0.0
         self.usual: float | None = None  # seconds a step
+        self.cold = 0  # the step at which the optimizer started
         self.parameters = [p for p in stage.network.parameters() if p.requires_grad]
         self.average = [p.detach().clone() for p in self.parameters]
         self.optimizer = torch.optim.AdamW(
@@ -74,7 +75,7 @@ class Trainer:
 
     def rate(self) -> float:
         run = self.stage.run
-        rising = min(1.0, (self.step + 1) / run.warm_up)
+        rising = min(1.0, (self.step - self.cold + 1) / run.warm_up)
         falling = min(1.0, (1 - self.progress) / run.cool_down) if run.cool_down else 1.0
         return run.rate * rising * falling
 
@@ -145,7 +146,7 @@ class Trainer:
         write_atomically(
             self.checkpoint,
             {
-                "step": self.step, "seconds": self.seconds, "finished": self.progress >= 1,
+                "step": self.step, "seconds": self.seconds, "cold": self.cold, "finished": self.progress >= 1,
                 "network": self.stage.network.state_dict(), "average": self.average_state(),
                 "optimizer": self.optimizer.state_dict(),
             },
@@ -162,6 +163,9 @@ class Trainer:
             value.copy_(average[name])
         if "optimizer" in state:
             self.optimizer.load_state_dict(state["optimizer"])
+            self.cold = state["cold"]
+        else:
+            self.cold = self.step
 
 
 def pick(length: int, count: int, generator: torch.Generator) -> Tensor:

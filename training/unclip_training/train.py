@@ -47,7 +47,8 @@ def parser() -> argparse.ArgumentParser:
     when.add_argument("--prepare", action="store_true", help="fetch, render and draw up the data, then stop")
     where = out.add_argument_group("where")
     where.add_argument("--folder", type=Path, help="checkpoints and the model (default: out/training/PRESET)")
-    where.add_argument("--parts", type=Path, metavar="DIR", help="also keep small checkpoints there, in parts of 15 MB")
+    where.add_argument("--parts", type=Path, metavar="DIR", help="also write small checkpoints there, in parts of 15 MB")
+    where.add_argument("--from-parts", type=Path, metavar="DIR", help="with --resume: start from these where no checkpoint is")
     where.add_argument("--bundle", type=Path, metavar="FILE", help="write the fetched data as one archive and stop")
     how = out.add_argument_group("how")
     how.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="(default: cuda where there is one)")
@@ -95,8 +96,6 @@ def log(text: str) -> None:
 def train_stage(name: str, context: Context, budget: Budget, resume: bool, parts: Path | None) -> bool:
     """Trains one stage as far as the budget goes; returns whether it is finished."""
     checkpoint = context.checkpoint(name)
-    if not checkpoint.exists() and resume and parts:
-        unpack(parts, name, checkpoint)
     if checkpoint.exists() and not resume:
         raise SystemExit(f"train: '{checkpoint}' exists: --resume goes on from it, and another --folder begins anew")
     if name == "tokenizer":
@@ -119,6 +118,13 @@ def train_stage(name: str, context: Context, budget: Budget, resume: bool, parts
     return finished
 
 
+def restore_parts(folder: Path, context: Context) -> None:
+    """Puts together the checkpoints of all stages that are in parts and not here yet."""
+    for name in STAGES:
+        if not context.checkpoint(name).exists() and unpack(folder, name, context.checkpoint(name)):
+            log(f"{name}: from {folder}")
+
+
 def main() -> None:
     started = time.monotonic()
     options = parser().parse_args()
@@ -132,6 +138,8 @@ def main() -> None:
     context = Context(preset, folder, device, options.processes, tuple(options.data), compiled, log)
     stages = chosen_stages(options.stage, options.skip)
     budget = Budget(started + 60 * options.minutes) if options.minutes else Budget()
+    if options.resume and options.from_parts:
+        restore_parts(options.from_parts, context)
     if options.prepare:
         train_stage("tokenizer", context, budget, True, options.parts)
         log(f"{len(context.data)} pictures, {len(context.large_data)} large ones")

@@ -10,6 +10,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "common/memory.h"
+
 static int hex_value(char c)
 {
     return c >= '0' && c <= '9'   ? c - '0'

@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/memory.h"
+
 static const struct command *const commands[] = {
     &submit_command, &status_command, &watch_command,    &list_command,   &cancel_command,
     &info_command,   &model_command,  &generate_command, &topics_command,

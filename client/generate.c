@@ -14,6 +14,7 @@
 #include "client/request.h"
 #include "common/clock.h"
 #include "common/image.h"
+#include "common/memory.h"
 #include "common/picture.h"
 #include "stages/stage.h"
 

@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/memory.h"
+
 char *local_model_path(const char *models, const char *name)
 {
     return strchr(name, '/') || strcmp(name, ".") == 0 || strcmp(name, "..") == 0

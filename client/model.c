@@ -6,6 +6,7 @@
 #include "client/command.h"
 #include "client/local_model.h"
 #include "client/model_report.h"
+#include "common/memory.h"
 #include "stages/stage.h"
 
 struct values {

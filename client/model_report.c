@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "common/json.h"
+#include "common/memory.h"
 #include "common/safetensors.h"
 
 enum part_kind { PART_NETWORK, PART_SCHEDULER, PART_TOKENIZER, PART_FEATURES };

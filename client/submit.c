@@ -10,6 +10,7 @@
 #include "client/watch.h"
 #include "common/clock.h"
 #include "common/image.h"
+#include "common/memory.h"
 
 #define SEND_MS 10000
 

@@ -9,6 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/memory.h"
+
 #define KAFKA_PREFIX   "kafka."
 #define LINE_MAX_BYTES 4096
 

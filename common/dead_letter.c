@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "common/clock.h"
+#include "common/memory.h"
 #include "common/protocol.h"
 #include "common/utf8.h"
 

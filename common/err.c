@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Errors, bugs and allocations that die loudly. A text in a `struct err` is always valid UTF-8
- * without control characters, whatever the detector quoted, because it goes on into JSON records.
+ * Errors and bugs. A text in a `struct err` is always valid UTF-8 without control characters,
+ * whatever the detector quoted, because it goes on into JSON records.
  */
 #include "common/err.h"
 
@@ -100,44 +100,4 @@ void err_bug(const char *where, const char *expression)
 {
     fprintf(stderr, "unclip: bug at %s: %s\n", base_name(where), expression);
     abort();
-}
-
-static void *check_memory(void *memory, unsigned long size)
-{
-    if (!memory) {
-        fprintf(stderr, "unclip: out of memory asking for %lu bytes\n", size);
-        abort();
-    }
-    return memory;
-}
-
-void *xmalloc(unsigned long size)
-{
-    return check_memory(malloc(size ? size : 1), size);
-}
-
-void *xcalloc(unsigned long count, unsigned long size)
-{
-    return check_memory(calloc(count ? count : 1, size ? size : 1), size);
-}
-
-void *xrealloc(void *memory, unsigned long size)
-{
-    return check_memory(realloc(memory, size ? size : 1), size);
-}
-
-char *xstrdup(const char *text)
-{
-    size_t size = strlen(text) + 1;
-    return memcpy(xmalloc(size), text, size);
-}
-
-char *xasprintf(const char *format, ...)
-{
-    char *text = NULL;
-    va_list args;
-    va_start(args, format);
-    int length = vasprintf(&text, format, args);
-    va_end(args);
-    return length < 0 ? check_memory(NULL, 0) : text;
 }

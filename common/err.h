@@ -73,11 +73,4 @@ bool err_retriable(enum err_code code);
 #define BUG(text) err_bug(ERR_HERE, text)
 void err_bug(const char *where, const char *expression) __attribute__((noreturn));
 
-/* Small allocations die loudly (conventions: tensors, pictures and bodies do not use these). */
-void *xmalloc(unsigned long size) __attribute__((malloc, returns_nonnull));
-void *xcalloc(unsigned long count, unsigned long size) __attribute__((malloc, returns_nonnull));
-void *xrealloc(void *memory, unsigned long size) __attribute__((returns_nonnull));
-char *xstrdup(const char *text) __attribute__((malloc, returns_nonnull));
-char *xasprintf(const char *format, ...) __attribute__((format(printf, 1, 2), returns_nonnull));
-
 #endif

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "common/json.h"
+#include "common/memory.h"
 #include "common/schema.h"
 
 #define ID_RULE "1 to 128 of A-Z a-z 0-9 . _ -, the first a letter or digit"

@@ -12,6 +12,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "common/memory.h"
+
 int jsonx_parse(json_t **out, const char *bytes, size_t size, struct err *err)
 {
     json_error_t error;

@@ -22,6 +22,7 @@
 
 #include "common/kafka_internal.h"
 #include "common/log.h"
+#include "common/memory.h"
 
 #define CONTACT_MS 10000 /* for the first answer of a broker */
 #define SLICE_MS   250   /* longest sleep between two looks at the consumer */

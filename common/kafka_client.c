@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "common/kafka_internal.h"
+#include "common/memory.h"
 
 #define POLL_MS 100
 

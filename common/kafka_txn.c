@@ -20,6 +20,7 @@
 
 #include "common/kafka_internal.h"
 #include "common/log.h"
+#include "common/memory.h"
 
 #define INIT_MS    5000  /* one wait for a producer id */
 #define ASK_MS     2000  /* one request for metadata or committed offsets */

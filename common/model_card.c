@@ -11,6 +11,7 @@
 
 #include "common/image.h"
 #include "common/json.h"
+#include "common/memory.h"
 #include "common/schema.h"
 
 static const struct model_card defaults = {

@@ -11,6 +11,7 @@
 #include <string.h>
 #include <zlib.h>
 
+#include "common/memory.h"
 #include "common/utf8.h"
 
 #define SIGNATURE      "\x89PNG\r\n\x1a\n"

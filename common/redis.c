@@ -17,6 +17,8 @@
 #include <string.h>
 #include <sys/socket.h>
 
+#include "common/memory.h"
+
 #define CONNECT_LIMIT_MS 300
 #define COMMAND_LIMIT_MS 500
 #define BACKOFF_FIRST_MS 100

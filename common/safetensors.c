@@ -15,6 +15,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "common/memory.h"
+
 #define LENGTH_BYTES 8 /* the u64 before the header */
 #define ALIGNMENT    8 /* to which the header is padded */
 #define METADATA     "__metadata__"

@@ -18,6 +18,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "common/memory.h"
+
 #define NAME_MAX_BYTES 1024 /* of a name with all its folders */
 #define SCHEME         "file://"
 

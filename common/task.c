@@ -6,6 +6,7 @@
 
 #include "common/job.h"
 #include "common/json.h"
+#include "common/memory.h"
 #include "common/schema.h"
 
 void task_from_job(struct task *task, const struct job *job, int image, int home,

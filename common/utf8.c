@@ -4,7 +4,7 @@
 
 #include <string.h>
 
-#include "common/err.h"
+#include "common/memory.h"
 
 static bool in_range(unsigned char byte, unsigned char low, unsigned char high)
 {

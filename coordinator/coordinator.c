@@ -21,6 +21,7 @@
 #include "common/clock.h"
 #include "common/kafka.h"
 #include "common/log.h"
+#include "common/memory.h"
 #include "common/redis.h"
 #include "coordinator/handle.h"
 #include "coordinator/records.h"

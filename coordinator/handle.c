@@ -15,6 +15,7 @@
 
 #include "common/dead_letter.h"
 #include "common/log.h"
+#include "common/memory.h"
 #include "common/safetensors.h"
 #include "common/utf8.h"
 #include "coordinator/records.h"

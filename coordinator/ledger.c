@@ -45,6 +45,7 @@
 #include <string.h>
 
 #include "common/log.h"
+#include "common/memory.h"
 
 struct remembered {
     char *id;

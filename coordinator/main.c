@@ -9,6 +9,7 @@
 #include "common/config.h"
 #include "common/kafka.h"
 #include "common/log.h"
+#include "common/memory.h"
 #include "common/redis.h"
 #include "coordinator/coordinator.h"
 

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "common/err.h"
+#include "common/memory.h"
 
 static const struct kafka_header *header_new(const char *name, char *value)
 {

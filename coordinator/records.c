@@ -13,6 +13,7 @@
 
 #include "common/clock.h"
 #include "common/json.h"
+#include "common/memory.h"
 #include "common/schema.h"
 
 static const char *const event_names[] = {

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include "common/clock.h"
+#include "common/memory.h"
 #include "coordinator/records.h"
 
 static void put(struct status *status, const char *name, char *value)

@@ -28,6 +28,7 @@
 #include <string.h>
 
 #include "common/log.h"
+#include "common/memory.h"
 #include "coordinator/records.h"
 #include "coordinator/status.h"
 

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/memory.h"
 #include "stages/denoise.h"
 #include "stages/networks/prior_transformer.h"
 #include "stages/networks/rows.h"

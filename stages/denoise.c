@@ -5,6 +5,7 @@
 #include <math.h>
 #include <stdlib.h>
 
+#include "common/memory.h"
 #include "stages/stage_ops.h"
 
 static void latent_release(struct latent *latent)

@@ -5,6 +5,7 @@
  */
 #include <stdlib.h>
 
+#include "common/memory.h"
 #include "stages/denoise.h"
 #include "stages/networks/prior_transformer.h"
 #include "stages/stage_ops.h"

@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "common/json.h"
+#include "common/memory.h"
 
 #define CONFIG_MAX (1u << 20) /* bytes of scheduler_config.json */
 

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/memory.h"
 #include "stages/stage_ops.h"
 
 static const struct stage_ops *const table[STAGE_COUNT] = {

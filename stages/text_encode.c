@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/memory.h"
 #include "stages/networks/clip_text.h"
 #include "stages/stage_ops.h"
 #include "stages/tokenizer.h"

@@ -20,6 +20,7 @@
 #include <unistd.h>
 
 #include "common/json.h"
+#include "common/memory.h"
 #include "stages/tokenizer_bpe.h"
 #include "stages/tokenizer_unicode.h"
 

@@ -14,6 +14,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "common/memory.h"
 #include "stages/tokenizer.h"
 
 #define BYTE_TOKEN_MAX 8 /* "</w>" after a character of at most two bytes, and the NUL */

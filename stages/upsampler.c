@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "common/image.h"
+#include "common/memory.h"
 #include "common/model_card.h"
 #include "stages/denoise.h"
 #include "stages/networks/rows.h"

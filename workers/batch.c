@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/memory.h"
+
 void batcher_init(struct batcher *batcher, int capacity, int64_t linger_ms, int bulk_percent)
 {
     BUG_ON(capacity < 1 || bulk_percent < 1 || bulk_percent > 100);

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "common/log.h"
+#include "common/memory.h"
 #include "workers/cache.h"
 #include "workers/output.h"
 #include "workers/progress.h"

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "common/err.h"
+#include "common/memory.h"
 
 struct digest {
     EVP_MD_CTX *context;

@@ -9,6 +9,8 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "common/memory.h"
+
 static int add_range(struct digest *digest, FILE *file, int64_t from, int64_t size)
 {
     uint8_t page[FINGERPRINT_PAGE];

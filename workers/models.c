@@ -6,6 +6,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "common/memory.h"
 #include "workers/fingerprint.h"
 
 struct named_model {

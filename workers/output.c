@@ -13,6 +13,7 @@
 #include "common/clock.h"
 #include "common/dead_letter.h"
 #include "common/json.h"
+#include "common/memory.h"
 #include "common/picture.h"
 #include "workers/digest.h"
 

@@ -4,6 +4,8 @@
 
 #include <stdlib.h>
 
+#include "common/memory.h"
+
 struct parcel *parcel_new(struct kafka_record *record, enum stage stage, int homes)
 {
     struct parcel *parcel = xcalloc(1, sizeof(*parcel));

@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/memory.h"
+
 /*
  * KEYS: the status hash. ARGV: stage, step, steps, time, then (picture, progress) pairs.
  * Answers the job's state, or false for an unknown job. The job's progress is the mean of its

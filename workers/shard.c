@@ -22,6 +22,7 @@
 #include <unistd.h>
 
 #include "common/log.h"
+#include "common/memory.h"
 #include "workers/task_codec.h"
 
 #define TAG_WORK     1

@@ -18,6 +18,7 @@
 #include "common/image.h"
 #include "common/kafka.h"
 #include "common/log.h"
+#include "common/memory.h"
 #include "workers/batch.h"
 #include "workers/compute.h"
 #include "workers/counters.h"

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/memory.h"
 #include "stages/networks/netconfig.h"
 
 #define LEGACY_EOS_TOKEN_ID 2

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/memory.h"
 #include "common/model_card.h"
 
 int netconfig_open(struct netconfig *config, const char *folder, struct err *err)

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/memory.h"
 #include "stages/networks/netconfig.h"
 
 #define ADDITIONAL_MAX 64

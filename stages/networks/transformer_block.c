@@ -5,6 +5,7 @@
 #include <math.h>
 #include <stdlib.h>
 
+#include "common/memory.h"
 #include "stages/networks/netconfig.h"
 #include "stages/networks/rows.h"
 

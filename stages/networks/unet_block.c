@@ -7,6 +7,7 @@
 
 #include <stdlib.h>
 
+#include "common/memory.h"
 #include "stages/networks/rows.h"
 
 static int load_resnets(struct unet_block *block, struct nn *nn, struct weights *weights,

@@ -3,6 +3,7 @@
 #include <math.h>
 #include <stdlib.h>
 
+#include "common/memory.h"
 #include "stages/nn/context.h"
 #include "stages/nn/kernels.h"
 #include "stages/nn/layers.h"

@@ -7,6 +7,7 @@
 #include <sys/mman.h>
 
 #include "common/err.h"
+#include "common/memory.h"
 
 #define LARGE_PAGE  ((size_t)2 << 20)
 #define SMALL_BLOCK ((size_t)32 << 10) /* not worth saving */

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/memory.h"
 #include "stages/nn/context.h"
 #include "stages/nn/onednn.h"
 #include "stages/nn/weights.h"

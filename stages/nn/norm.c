@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/memory.h"
 #include "stages/nn/context.h"
 #include "stages/nn/kernels.h"
 #include "stages/nn/layers.h"

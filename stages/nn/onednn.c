@@ -5,6 +5,7 @@
  * the library's types must not leave it.
  */
 #include "stages/nn/onednn.h"
+#include "common/memory.h"
 #include "stages/nn/parallel.h"
 
 #include <omp.h>

@@ -22,6 +22,7 @@
 #include <unistd.h>
 
 #include "common/err.h"
+#include "common/memory.h"
 #include "common/safetensors.h"
 #include "synth.h"
 

@@ -3,6 +3,7 @@
 #ifndef GOLDEN_NETWORKS_H
 #define GOLDEN_NETWORKS_H
 
+#include "common/memory.h"
 #include "golden.h"
 #include "golden_limits.h"
 #include "stages/nn/nn.h"

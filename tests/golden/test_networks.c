@@ -3,6 +3,7 @@
  * Each network of the test models against diffusers and transformers (net-*), with and without its
  * attention mask, in f32 and bf16. Weights stored as f16 and bf16: test_pipeline.c.
  */
+#include "common/memory.h"
 #include "networks.h"
 
 #include "stages/networks/clip_text.h"

@@ -7,6 +7,7 @@
 #include "golden_limits.h"
 
 #include "common/image.h"
+#include "common/memory.h"
 #include "stages/stage.h"
 
 static char models[] = "/tmp/golden-pipeline-XXXXXX";

@@ -17,6 +17,7 @@
 
 #include "common/kafka.h"
 #include "common/log.h"
+#include "common/memory.h"
 
 #define RECORDS    1500
 #define PARTITIONS 4

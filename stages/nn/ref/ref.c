@@ -5,6 +5,8 @@
 #include <math.h>
 #include <stdlib.h>
 
+#include "common/memory.h"
+
 double ref_act(double x, enum act act)
 {
     switch (act) {

@@ -13,6 +13,7 @@
 #include "client/artifact.h"
 #include "client/local_model.h"
 #include "client/model_report.h"
+#include "common/memory.h"
 
 static char folder[64];
 

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "common/config.h"
+#include "common/memory.h"
 
 static char file[] = "/tmp/unclip-config-XXXXXX";
 

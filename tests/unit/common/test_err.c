@@ -7,13 +7,9 @@
 
 #include <cmocka.h>
 
-#include <limits.h>
-#include <signal.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
+#include "child.h"
 #include "common/err.h"
 #include "common/utf8.h"
 
@@ -100,35 +96,6 @@ static void bug_unknown_code(void)
     err_name(ERR_CODE_COUNT);
 }
 
-static void run_out_of_memory(void)
-{
-    volatile unsigned long size = LONG_MAX;
-    free(xmalloc(size));
-}
-
-/* Runs `act` in a child; returns its wait status, and what it wrote to stderr. */
-static int in_child(void (*act)(void), char *said, size_t size)
-{
-    int ends[2], status;
-    assert_int_equal(pipe(ends), 0);
-    pid_t child = fork();
-    if (child == 0) {
-        signal(SIGABRT, SIG_DFL);
-        dup2(ends[1], STDERR_FILENO);
-        act();
-        _exit(0);
-    }
-    close(ends[1]);
-    size_t done = 0;
-    ssize_t got;
-    while (done < size - 1 && (got = read(ends[0], said + done, size - 1 - done)) > 0)
-        done += (size_t)got;
-    said[done] = '\0';
-    close(ends[0]);
-    assert_int_equal(waitpid(child, &status, 0), child);
-    return status;
-}
-
 static void bugs_abort_and_say_where(void **state)
 {
     (void)state;
@@ -141,26 +108,6 @@ static void bugs_abort_and_say_where(void **state)
     assert_non_null(strstr(said, "err.c:"));
 }
 
-static void allocations_die_loudly(void **state)
-{
-    (void)state;
-#ifndef __SANITIZE_ADDRESS__ /* which ends the process in its own words */
-    char said[1000];
-    assert_true(WIFSIGNALED(in_child(run_out_of_memory, said, sizeof said)));
-    assert_non_null(strstr(said, "out of memory"));
-#else
-    (void)run_out_of_memory;
-#endif
-    char *text = xasprintf("%d-%s", 7, "x"), *copy = xstrdup(text);
-    assert_string_equal(copy, "7-x");
-    copy = xrealloc(copy, 100);
-    assert_string_equal(copy, "7-x");
-    free(text);
-    free(copy);
-    free(xcalloc(0, 8));
-    free(xmalloc(0));
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -171,7 +118,6 @@ int main(void)
         cmocka_unit_test(texts_are_printable),
         cmocka_unit_test(names_go_both_ways),
         cmocka_unit_test(bugs_abort_and_say_where),
-        cmocka_unit_test(allocations_die_loudly),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

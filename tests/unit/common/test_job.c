@@ -12,6 +12,7 @@
 
 #include "common/job.h"
 #include "common/json.h"
+#include "common/memory.h"
 
 #define HEART  "{\"version\":1,\"type\":\"text-to-image\",\"prompt\":\"a red heart\""
 #define CANCEL "{\"version\":1,\"type\":\"cancel\""

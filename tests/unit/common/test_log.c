@@ -16,8 +16,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "common/err.h"
 #include "common/log.h"
+#include "common/memory.h"
 #include "common/utf8.h"
 
 /* Sends stderr to a fresh file while the test writes, then reads it. */

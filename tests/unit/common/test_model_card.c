@@ -12,6 +12,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "common/memory.h"
 #include "common/model_card.h"
 
 #define PART(name) "\"" name "\": [\"diffusers\", \"Some\"]"

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/memory.h"
 #include "common/png_text.h"
 #include "tests/unit/common/png_maker.h"
 

@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "common/err.h"
+#include "common/memory.h"
 #include "common/protocol.h"
 
 static void names_go_both_ways(void **state)

@@ -16,6 +16,7 @@
 
 #include <cmocka.h>
 
+#include "common/memory.h"
 #include "common/safetensors.h"
 
 /* A file from its header and so many bytes of data; owned. */

@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "common/json.h"
+#include "common/memory.h"
 #include "common/schema.h"
 
 #define JOB(fields) "{\"version\":1,\"type\":\"text-to-image\",\"prompt\":\"a\"" fields "}"

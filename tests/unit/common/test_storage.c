@@ -16,6 +16,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "common/memory.h"
 #include "common/storage.h"
 
 static char folder[64]; /* holds the store, and things beside it */

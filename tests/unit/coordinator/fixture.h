@@ -18,6 +18,7 @@
 
 #include <jansson.h>
 
+#include "common/memory.h"
 #include "common/schema.h"
 #include "coordinator/handle.h"
 #include "coordinator/records.h"

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "common/log.h"
+#include "common/memory.h"
 #include "fixture.h"
 
 static struct live_job *add(struct ledger *ledger, int home, const char *id, int n)

@@ -3,6 +3,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "common/memory.h"
 #include "fixture.h"
 
 static void make(struct job *job, const char *model)

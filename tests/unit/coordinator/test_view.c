@@ -5,6 +5,7 @@
  */
 #include "common/clock.h"
 #include "common/log.h"
+#include "common/memory.h"
 #include "common/redis.h"
 #include "coordinator/view.h"
 #include "fixture.h"

@@ -19,6 +19,7 @@
 #include <cmocka.h>
 
 #include "common/err.h"
+#include "common/memory.h"
 #include "common/safetensors.h"
 #include "op_limits.h"
 #include "stages/nn/layers.h"

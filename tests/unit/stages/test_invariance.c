@@ -4,6 +4,7 @@
  * set that our kernels are compiled for. The shapes are those of Karlo's networks and of the small
  * model that ships.
  */
+#include "common/memory.h"
 #include "nn_fixture.h"
 
 #include "stages/nn/kernels.h"

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Each op against its naive twin, on odd shapes, in f32 and bf16 (op_limits.h). */
+#include "common/memory.h"
 #include "nn_fixture.h"
 
 static char text[200];

@@ -17,6 +17,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "common/memory.h"
 #include "stages/networks/clip_text.h"
 #include "stages/networks/clip_vision.h"
 #include "stages/networks/prior_transformer.h"

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The compute context: scopes and the pool, the sticky error, tensors and conversions. */
+#include "common/memory.h"
 #include "nn_fixture.h"
 
 #include "stages/nn/context.h"

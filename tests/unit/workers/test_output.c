@@ -10,6 +10,7 @@
 #include <jansson.h>
 
 #include "common/image.h"
+#include "common/memory.h"
 #include "common/schema.h"
 #include "worker_fixture.h"
 #include "workers/output.h"

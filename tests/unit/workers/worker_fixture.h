@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/memory.h"
 #include "workers/task_codec.h"
 
 #define FIXTURE_D 6

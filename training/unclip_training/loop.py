@@ -52,6 +52,9 @@ class Budget:
     def over(self) -> bool:
         return time.monotonic() >= self.deadline
 
+    def allows(self, seconds: float) -> bool:
+        return time.monotonic() + seconds <= self.deadline
+
 
 class Trainer:
     def __init__(self, stage: Stage, checkpoint: Path, device: torch.device, log: Log) -> None:

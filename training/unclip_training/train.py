@@ -19,6 +19,7 @@ from .loop import Budget, Trainer, pack, unpack, write_atomically
 from .presets import PRESETS, STAGES, Preset, smoke
 from .stages import make
 
+COMPILING = 90.0  # seconds: with less left, a stage that has to compile is not begun
 OPTIONAL = frozenset({"ar-prior"})  # left out of "all" by --skip
 
 
@@ -107,6 +108,8 @@ def train_stage(name: str, context: Context, budget: Budget, resume: bool, parts
     elif checkpoint.exists() and torch.load(checkpoint, map_location="cpu", weights_only=True)["finished"]:
         log(f"{name}: finished before")
         return True
+    elif context.compile_networks and not budget.allows(COMPILING):
+        return False
     else:
         torch.manual_seed(STAGES.index(name))
         trainer = Trainer(make(name, context), checkpoint, context.device, log)

@@ -36,10 +36,19 @@ pattern_of() { sed 's/[][\.*^$+?(){}|]/\\&/g' <<<"$1"; }
 
 # process_pid NAME: the leader's pid; false when it is not alive
 process_pid() {
-  local pid
-  pid=$(cat "$(pid_file "$1")" 2>/dev/null) &&
-    grep -qzsxF "CLUSTER_PROCESS=$STATE/$1" "/proc/$pid/environ" &&
-    printf '%s' "$pid"
+  local pid tries=20 environment
+  pid=$(cat "$(pid_file "$1")" 2>/dev/null) || return
+  until environment=$(tr '\0' '\n' 2>/dev/null <"/proc/$pid/environ") && [[ -n $environment ]]; do
+    ((tries--)) && process_execs "$pid" || return
+    sleep 0.01
+  done
+  grep -qxF "CLUSTER_PROCESS=$STATE/$1" <<<"$environment" && printf '%s' "$pid"
+} 2>/dev/null
+
+# process_execs PID: without an environment, but alive: it is becoming another program just now
+process_execs() {
+  local stat
+  stat=$(cat "/proc/$1/stat" 2>/dev/null) && [[ ${stat##*) } != Z* ]]
 }
 
 process_alive() { process_pid "$1" >/dev/null; }

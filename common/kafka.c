@@ -168,13 +168,18 @@ static void partitions_assigned(struct lane *lane, const rd_kafka_topic_partitio
     }
 }
 
+static bool message_of(const rd_kafka_message_t *message, const struct partition *partition)
+{
+    return message->partition == partition->id &&
+           strcmp(rd_kafka_topic_name(message->rkt), partition->topic) == 0;
+}
+
 static void strays_drop(const struct partition *partition)
 {
     rd_kafka_message_t **stray = partition->lane->stray;
     size_t kept = 0;
     for (size_t i = 0; i < partition->lane->stray_count; i++)
-        if (stray[i]->partition == partition->id &&
-            strcmp(rd_kafka_topic_name(stray[i]->rkt), partition->topic) == 0)
+        if (message_of(stray[i], partition))
             rd_kafka_message_destroy(stray[i]);
         else
             stray[kept++] = stray[i];
@@ -454,13 +459,26 @@ bool kafka_record_current(const struct kafka *kafka, const struct kafka_record *
 
 /* --- idle commits --- */
 
+/* Nothing of it is in our hands: neither pulled nor a stray, which librdkafka counts as read too.
+ */
+static bool partition_idle(const struct partition *partition)
+{
+    const struct lane *lane = partition->lane;
+    if (!partition->assigned || partition->head != partition->tail)
+        return false;
+    for (size_t i = 0; i < lane->stray_count; i++)
+        if (message_of(lane->stray[i], partition))
+            return false;
+    return true;
+}
+
 static rd_kafka_topic_partition_list_t *idle_positions(const struct lane *lane)
 {
     const struct kafka *kafka = lane->kafka;
     rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(8);
     for (size_t i = 0; i < kafka->partition_count; i++) {
         const struct partition *partition = kafka->partitions[i];
-        if (partition->lane == lane && partition->assigned && partition->head == partition->tail)
+        if (partition->lane == lane && partition_idle(partition))
             rd_kafka_topic_partition_list_add(list, partition->topic, partition->id);
     }
     rd_kafka_position(lane->consumer, list);

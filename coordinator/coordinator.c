@@ -31,7 +31,6 @@
 #define BATCH_MAX       128       /* records in one transaction */
 #define BATCH_BYTES_MAX (8 << 20) /* of outputs in one transaction, about */
 #define POLL_MS         100       /* longest sleep: Redis is looked at in between */
-#define COMMIT_MS       60000     /* without an answer of the brokers */
 #define REPLAY_MS       60000
 
 enum duty { DUTY_NONE, DUTY_READ, DUTY_DROP };
@@ -194,7 +193,7 @@ static int flush(struct coordinator *self, struct err *err)
             .outputs = self->batch[i].outbox.outputs,
             .output_count = self->batch[i].outbox.count,
         };
-    int rc = kafka_commit(self->kafka, units, self->count, COMMIT_MS, err);
+    int rc = kafka_commit(self->kafka, units, self->count, KAFKA_PATIENCE_MS, err);
     for (size_t i = 0; i < self->count; i++) {
         if (rc == 0 && units[i].lost)
             note_lost(self, units[i].record);

@@ -21,7 +21,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "common/kafka.h"
+#include "common/kafka_internal.h"
 
 /*
  * librdkafka 2.0.2 forgets the offsets of a transaction whose producer ends before the broker has
@@ -401,6 +401,28 @@ static void too_large_is_refused_at_once(void **state)
     free(large);
 }
 
+/* A record that overtook the forwarding of its partition is in our hands, though nobody pulled it.
+ */
+static void strays_are_not_passed_over(void **state)
+{
+    struct fixture *fixture = *state;
+    struct lane *lane = &fixture->kafka->lane[0];
+    rd_kafka_message_t *message = NULL;
+    bool lost;
+    produce(fixture, "high");
+    pass_on(fixture, &lost);
+    produce(fixture, "high");
+    for (int64_t end = now_ms() + WAIT_MS; !message && now_ms() < end;)
+        message = rd_kafka_consume_queue(lane->records, 100);
+    assert_non_null(message);
+    assert_int_equal(message->err, 0);
+    lane->stray = realloc(lane->stray, sizeof(*lane->stray));
+    lane->stray[lane->stray_count++] = message;
+    kafka_commit_idle(fixture->kafka);
+    assert_true(kafka_partition(fixture->kafka, "high", 0)->committed <= message->offset);
+    assert_ptr_equal(pull(fixture, 0)->message, message);
+}
+
 /* --- settings and first contact --- */
 
 static void open_with(const char *key, const char *value, enum err_code code, const char *text)
@@ -446,6 +468,7 @@ int main(void)
         cmocka_unit_test_teardown(faults_are_survived, settle),
         cmocka_unit_test_teardown(faults_in_recovery_are_survived, settle),
         cmocka_unit_test_teardown(too_large_is_refused_at_once, settle),
+        cmocka_unit_test_teardown(strays_are_not_passed_over, settle),
     };
     const struct CMUnitTest others[] = {
         cmocka_unit_test(settings_are_guarded),

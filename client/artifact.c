@@ -99,6 +99,23 @@ int folder_make(const char *path, struct err *err)
     return rc;
 }
 
+int folder_ready(const char *path, struct err *err)
+{
+    char *probe = xasprintf("%s/.unclip-XXXXXX", path);
+    int rc = folder_make(path, err);
+
+    if (rc == 0) {
+        int file = mkstemp(probe);
+        if (file < 0)
+            rc = err_set(err, ERR_IO, "cannot write into the folder '%s': %s", path,
+                         strerror(errno));
+        else if (close(file) != 0 || unlink(probe) != 0)
+            rc = err_set(err, ERR_IO, "cannot write '%s': %s", probe, strerror(errno));
+    }
+    free(probe);
+    return rc;
+}
+
 static bool write_file(const char *path, const void *bytes, size_t size)
 {
     FILE *file = fopen(path, "wbe");

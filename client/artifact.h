@@ -13,6 +13,8 @@ int artifact_path(const char *uri, char **path, struct err *err);
 int artifact_read(const char *path, size_t max_size, void **bytes, size_t *size, struct err *err);
 /* Makes the folder, and those above it. ERR_IO. */
 int folder_make(const char *path, struct err *err);
+/* Makes it, and makes sure that a file can be written into it. ERR_IO. */
+int folder_ready(const char *path, struct err *err);
 /* Writes under a temporary name beside `path`, then renames. ERR_IO. */
 int artifact_write(const char *path, const void *bytes, size_t size, struct err *err);
 

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "client/text.h"
 #include "common/memory.h"
 
 static const struct command *const commands[] = {
@@ -103,7 +104,6 @@ static enum exit_code exit_code_of(enum err_code code)
         return EXIT_UNREACHABLE;
     case ERR_INVALID_JOB:
     case ERR_INVALID_ARGUMENT:
-    case ERR_UNKNOWN_MODEL:
         return EXIT_MISUSE;
     default:
         return EXIT_FAILED;
@@ -112,7 +112,10 @@ static enum exit_code exit_code_of(enum err_code code)
 
 enum exit_code complain_of(const struct invocation *invocation, const struct err *err)
 {
-    complain(invocation, "%s", err->text);
+    char *text = xstrdup(err->text);
+    text_trim_kafka(text);
+    complain(invocation, "%s", text);
+    free(text);
     return exit_code_of(err->code);
 }
 

@@ -16,8 +16,8 @@
 
 enum exit_code {
     EXIT_OK = 0,
-    EXIT_FAILED = 1,      /* the job failed, or there is no such thing */
-    EXIT_MISUSE = 2,      /* the arguments are wrong */
+    EXIT_FAILED = 1, /* could not be done: the job failed, or there is no such job, model or file */
+    EXIT_MISUSE = 2, /* flags or arguments that cannot be meant */
     EXIT_UNREACHABLE = 3, /* Kafka or Redis does not answer */
 };
 

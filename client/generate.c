@@ -169,7 +169,7 @@ static int write_picture(struct generation *self, int index, struct err *err)
 
 static int write_pictures(struct generation *self, struct err *err)
 {
-    int rc = folder_make(self->values->out, err);
+    int rc = 0;
     for (int i = 0; i < self->count && rc == 0; i++)
         if (self->items[i].err.code == ERR_OK)
             rc = write_picture(self, i, err);
@@ -213,6 +213,8 @@ static int generate(struct generation *self, const struct config *config, const 
         rc = local_model_open(&self->card, config, err);
     if (rc == 0)
         rc = plan(self, prompt, err);
+    if (rc == 0)
+        rc = folder_ready(self->values->out, err); /* before all the computing, not after it */
     if (rc == 0)
         rc = local_nn_open(&self->nn, config, err);
     if (rc < 0)

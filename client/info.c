@@ -8,6 +8,7 @@
 #include "client/command.h"
 #include "client/info.h"
 #include "client/status_hash.h"
+#include "client/text.h"
 #include "common/image.h"
 #include "common/json.h"
 
@@ -17,29 +18,11 @@ struct values {
 
 /* --- the command line --- */
 
-void shell_quote(FILE *out, const char *text)
-{
-    static const char plain[] =
-        "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-./:=@%+,";
-
-    if (*text && text[strspn(text, plain)] == 0) {
-        fputs(text, out);
-        return;
-    }
-    fputc('\'', out);
-    for (; *text; text++)
-        if (*text == '\'')
-            fputs("'\\''", out);
-        else
-            fputc(*text, out);
-    fputc('\'', out);
-}
-
 static void put_value(FILE *out, const char *flag, const json_t *value)
 {
     if (json_is_string(value) && *json_string_value(value)) {
         fprintf(out, " --%s ", flag);
-        shell_quote(out, json_string_value(value));
+        text_quote(json_string_value(value), out);
     } else if (json_is_integer(value)) {
         fprintf(out, " --%s %lld", flag, (long long)json_integer_value(value));
     } else if (json_is_real(value)) {
@@ -80,12 +63,12 @@ char *info_command_line(const json_t *request)
     fputs("unclip generate", out);
     if (!last) {
         fputc(' ', out);
-        shell_quote(out, prompt);
+        text_quote(prompt, out);
     }
     put_options(out, request);
     if (last) {
         fputs(" -- ", out);
-        shell_quote(out, prompt);
+        text_quote(prompt, out);
     }
     BUG_ON(fclose(out) != 0);
     return text;
@@ -141,8 +124,10 @@ static void print_json(const struct picture_text *text)
 
 static void print(const struct picture_text *text)
 {
-    if (text->parameters)
-        puts(text->parameters);
+    if (text->parameters) {
+        text_print(text->parameters, true, stdout);
+        puts("");
+    }
     if (!text->request)
         return;
     char *command = info_command_line(text->request);

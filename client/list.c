@@ -5,8 +5,8 @@
 
 #include "client/command.h"
 #include "client/status_hash.h"
+#include "client/text.h"
 #include "common/clock.h"
-#include "common/utf8.h"
 
 #define PROMPT_COLUMNS 40
 
@@ -46,12 +46,12 @@ static void print_prompt(const char *prompt)
 {
     size_t left = strlen(prompt);
     for (int i = 0; left > 0 && i < PROMPT_COLUMNS; i++) {
-        size_t step = utf8_step(prompt, left);
-        step = step ? step : 1;
-        if ((unsigned char)*prompt < ' ')
-            putchar(' ');
-        else
+        bool harmless;
+        size_t step = text_step(prompt, left, &harmless);
+        if (harmless)
             fwrite(prompt, 1, step, stdout);
+        else
+            putchar(' ');
         prompt += step;
         left -= step;
     }

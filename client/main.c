@@ -24,8 +24,8 @@ static void help(FILE *out)
           "settings\n"
           "  version    this program's version and its libraries'\n\n"
           "`unclip --dump-config` shows each setting and where its value comes from.\n"
-          "Exit status: 0 done, 1 the job failed or is not known, 2 misuse, 3 servers do not "
-          "answer.\n",
+          "Exit status: 0 done, 1 could not be done (the job failed; no such job, model or file), "
+          "2 misuse\nof flags or arguments, 3 servers do not answer.\n",
           out);
 }
 

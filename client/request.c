@@ -11,7 +11,7 @@
 const struct option request_options[] = {
     {"n", 'n', OPTION_INTEGER, "N", 1, JOB_IMAGES_MAX, "1", AT(n), "pictures"},
     {"size", 's', OPTION_INTEGER, "PIXELS", 1, 8192, "the model's largest", AT(size),
-     "width and height: 64, 256 or 1024"},
+     "what the model makes: 64, 256 or 1024"},
     {"seed", 0, OPTION_INTEGER, "N", 0, (double)JOB_SEED_MAX, "random", AT(seed),
      "of the first picture; picture I has N + I"},
     {"negative-prompt", 0, OPTION_TEXT, "TEXT", 0, 0, NULL, AT(negative_prompt),
@@ -95,6 +95,16 @@ int request_check(const json_t *record, struct job *job, struct err *err)
     int rc = job_parse(job, NULL, 0, text, strlen(text), "command-line", 0, 0, err);
     free(text);
     return rc;
+}
+
+int request_check_size(const struct job *job, const struct model_card *card, struct err *err)
+{
+    int small = card->decoder_size, middle = card->upsampler_1_size, large = card->upsampler_2_size;
+    if (job->size <= 0 || job->size == small || job->size == middle || job->size == large)
+        return 0;
+    return err_set(err, ERR_INVALID_JOB,
+                   "--size is %d, the model '%s' makes %d, %d or %d (--model names another)",
+                   job->size, card->name, small, middle, large);
 }
 
 void job_id_make(int64_t now_ms, const unsigned char random[10], char id[JOB_ID_NEW_SIZE])

@@ -33,6 +33,9 @@ json_t *request_json(const struct request *request, const char *prompt, const ch
  */
 int request_check(const json_t *record, struct job *job, struct err *err);
 
+/* ERR_INVALID_JOB when a size is asked for that the model does not make. */
+int request_check_size(const struct job *job, const struct model_card *card, struct err *err);
+
 #define JOB_ID_NEW_SIZE 27
 /* A new id: 26 characters, the time first, so that ids sort by age (as ULIDs, in lower case). */
 void job_id_new(int64_t now_ms, char id[JOB_ID_NEW_SIZE]);

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "client/text.h"
 #include "common/utf8.h"
 
 enum field_kind { FIELD_TEXT, FIELD_INTEGER, FIELD_NUMBER, FIELD_JSON };
@@ -126,13 +127,6 @@ enum job_state status_state(const json_t *status)
 
 /* --- for people --- */
 
-/* Text from outside on one line, without what would steer a terminal. */
-static void print_text(const char *text, FILE *out)
-{
-    for (; *text; text++)
-        fputc((unsigned char)*text < ' ' || *text == 0x7f ? ' ' : *text, out);
-}
-
 static void print_place(const json_t *status, FILE *out)
 {
     fprintf(out, "  progress   %.0f %%", status_number(status, "progress") * 100);
@@ -180,7 +174,7 @@ static void print_row(const char *title, const char *text, FILE *out)
     if (!*text)
         return;
     fprintf(out, "  %-10s ", title);
-    print_text(text, out);
+    text_print(text, false, out);
     fputc('\n', out);
 }
 

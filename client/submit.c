@@ -44,6 +44,18 @@ static int send_record(const struct config *config, const char *id, const char *
     return rc;
 }
 
+/* Only where the model is here too: the cluster may have others. */
+static int check_size(const struct config *config, const struct job *job, struct err *err)
+{
+    struct model_card card;
+
+    if (model_card_load(&card, config->models, config->model, NULL) < 0)
+        return 0;
+    int rc = request_check_size(job, &card, err);
+    model_card_release(&card);
+    return rc;
+}
+
 /* Checks the job here, so that a mistake is told at once and in one sentence. */
 static int submit(const struct config *config, const struct request *request, const char *prompt,
                   struct err *err)
@@ -55,6 +67,8 @@ static int submit(const struct config *config, const struct request *request, co
     int rc = record && text ? request_check(record, &job, err)
                             : err_set(err, ERR_INVALID_JOB, "the prompt is not valid UTF-8");
 
+    if (rc == 0)
+        rc = check_size(config, &job, err);
     if (rc == 0)
         rc = send_record(config, request->id, text, err);
     job_release(&job);
@@ -203,6 +217,9 @@ const struct command submit_command = {
     .groups = groups,
     .values_size = sizeof(struct values),
     .defaults = defaults,
-    .settings = {"model", "kafka", "redis"},
+    .details =
+        "A size that the model does not make is refused at once where the model is found under "
+        "--models,\nelse by the cluster: then the job fails.\n",
+    .settings = {"model", "models", "kafka", "redis"},
     .run = run,
 };

@@ -32,6 +32,41 @@ await_state "$id" cancelled
 grep -qF "a red heart" "$WORK/info" || fail "info does not show the prompt"
 grep -qE 'unclip generate .*--seed[ =]8' "$WORK/info" || fail "info gives no command with the picture's seed"
 
+# exits STATUS COMMAND...: with that status, and a reason, which comes into $WORK/err
+exits() {
+  local wanted=$1 result=0
+  shift
+  "$@" >"$WORK/said" 2>"$WORK/err" || result=$?
+  expect "exit status of '$*'" $result "$wanted"
+  [[ -s $WORK/err ]] || fail "'$*' says nothing"
+}
+
+# info: what a prompt holds does not steer the terminal, and the command still makes that prompt
+prompt=$'a red\e[31m heart\x7f \'x\' \\\nof two lines'
+"$unclip" generate "$prompt" --size 64 --seed 1 "${quick[@]:0:4}" -q -o "$WORK/odd"
+"$unclip" info "$WORK/odd/0.png" >"$WORK/info"
+! LC_ALL=C grep -q $'[\x01-\x09\x0b-\x1f\x7f]' "$WORK/info" || fail "info writes control characters"
+grep -qF 'a red [31m heart' "$WORK/info" || fail "info does not show the cleaned prompt"
+expect "command lines of info" "$(grep -c '^  unclip generate ' "$WORK/info")" 1
+eval "set -- $(sed -n 's/^  unclip generate //p' "$WORK/info")"
+expect "the prompt of info's command" "$1" "$prompt"
+
+# generate: a folder that cannot take pictures is told before the computing, not after hours of it
+exits 1 timeout 60 "$unclip" generate "a red heart" --n 64 --steps-decoder 1000 -o "$WORK/odd/0.png"
+grep -qF "cannot write into the folder '$WORK/odd/0.png'" "$WORK/err" || fail "the error does not name the folder"
+
+# no such model: could not be done, whoever is asked
+exits 1 "$unclip" generate "a red heart" --model "$WORK/none" -o "$WORK/odd"
+exits 1 "$unclip" model check "$WORK/none"
+
+# a size that the model does not make, where the model is here
+exits 2 "$unclip" submit "a red heart" --size 512
+grep -qF "'emoji' makes 64, 256 or 1024" "$WORK/err" || fail "the error does not name the sizes"
+
+# no Kafka: one plain sentence
+exits 3 "$unclip" submit "a red heart" --kafka 127.0.0.1:1
+! grep -q 'in state' "$WORK/err" || fail "the error has librdkafka's states in it"
+
 # a refused job: submit --wait says why and fails
 ! "$unclip" submit "" --wait 2>"$WORK/err" || fail "an empty prompt is accepted"
 [[ -s $WORK/err ]] || fail "the refusal is silent"

@@ -72,6 +72,21 @@ static void test_files(void **state)
     free(below);
 }
 
+static void test_folders_that_are_ready(void **state)
+{
+    struct err err;
+    (void)state;
+    char *new = xasprintf("%s/ready/or/not", folder), *file = xasprintf("%s/file", new);
+    assert_int_equal(folder_ready(new, &err), 0);
+    assert_int_equal(rmdir(new), 0); /* nothing stays in it */
+    assert_int_equal(folder_ready(new, &err), 0);
+    assert_int_equal(artifact_write(file, "x", 1, &err), 0);
+    assert_int_equal(folder_ready(file, &err), -ERR_IO);
+    assert_non_null(strstr(err.text, "cannot write into the folder"));
+    free(file);
+    free(new);
+}
+
 static void test_model_paths(void **state)
 {
     (void)state;
@@ -162,9 +177,13 @@ static void test_no_model(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_uris),           cmocka_unit_test(test_files),
-        cmocka_unit_test(test_model_paths),    cmocka_unit_test(test_the_shipped_model_is_good),
-        cmocka_unit_test(test_spoiled_models), cmocka_unit_test(test_no_model),
+        cmocka_unit_test(test_uris),
+        cmocka_unit_test(test_files),
+        cmocka_unit_test(test_folders_that_are_ready),
+        cmocka_unit_test(test_model_paths),
+        cmocka_unit_test(test_the_shipped_model_is_good),
+        cmocka_unit_test(test_spoiled_models),
+        cmocka_unit_test(test_no_model),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -11,6 +11,7 @@
 
 #include "client/info.h"
 #include "client/request.h"
+#include "client/text.h"
 
 static void test_smallest(void **state)
 {
@@ -106,7 +107,7 @@ static char *quoted(const char *text)
     char *out = NULL;
     size_t size;
     FILE *file = open_memstream(&out, &size);
-    shell_quote(file, text);
+    text_quote(text, file);
     fclose(file);
     return out;
 }
@@ -125,7 +126,15 @@ static void test_quoting(void **state)
         "$HOME `x`",
         "'$HOME `x`'",
         "a\nb",
-        "'a\nb'",
+        "$'a\\nb'",
+        "a\033[31mb",
+        "$'a\\033[31mb'",
+        "it's \\ \177",
+        "$'it\\'s \\\\ \\177'",
+        "\302\2331m",
+        "$'\\302\\2331m'",
+        "\xff",
+        "$'\\377'",
         "猫",
         "'猫'",
         "~",
@@ -137,6 +146,59 @@ static void test_quoting(void **state)
         assert_string_equal(text, words[i + 1]);
         free(text);
     }
+}
+
+static void assert_printed(const char *text, bool lines, const char *wanted)
+{
+    char *out = NULL;
+    size_t size;
+    FILE *file = open_memstream(&out, &size);
+    text_print(text, lines, file);
+    fclose(file);
+    assert_string_equal(out, wanted);
+    free(out);
+}
+
+static void test_text_for_terminals(void **state)
+{
+    (void)state;
+    assert_printed("a \033[31mred\r\n猫 é\177\302\233m", true, "a  [31mred \n猫 é  m");
+    assert_printed("a\n\tb\xff.", false, "a  b .");
+    assert_printed("cut \347\214", true, "cut   ");
+}
+
+static void assert_trimmed(const char *text, const char *wanted)
+{
+    char buffer[200];
+    snprintf(buffer, sizeof buffer, "%s", text);
+    text_trim_kafka(buffer);
+    assert_string_equal(buffer, wanted);
+}
+
+static void test_words_of_librdkafka(void **state)
+{
+    (void)state;
+    assert_trimmed("refused (after 0ms in state CONNECT, 1 identical error(s) suppressed)",
+                   "refused");
+    assert_trimmed("a (after 2ms in state DOWN); b (after 3ms in state UP).", "a; b.");
+    assert_trimmed("lost (after lunch)", "lost (after lunch)");
+    assert_trimmed("lost (after 2ms in state", "lost (after 2ms in state");
+}
+
+static void test_sizes(void **state)
+{
+    static const struct {
+        int size, rc;
+    } cases[] = {{0, 0}, {64, 0}, {256, 0}, {1024, 0}, {512, -ERR_INVALID_JOB}};
+    const struct model_card card = {
+        .name = "m", .decoder_size = 64, .upsampler_1_size = 256, .upsampler_2_size = 1024};
+    struct err err;
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        const struct job job = {.size = cases[i].size};
+        assert_int_equal(request_check_size(&job, &card, &err), cases[i].rc);
+    }
+    assert_non_null(strstr(err.text, "--size is 512, the model 'm' makes 64, 256 or 1024"));
 }
 
 static void assert_command(const char *request, const char *wanted)
@@ -162,9 +224,15 @@ static void test_command_lines(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_smallest), cmocka_unit_test(test_everything),
-        cmocka_unit_test(test_mistakes), cmocka_unit_test(test_ids),
-        cmocka_unit_test(test_quoting),  cmocka_unit_test(test_command_lines),
+        cmocka_unit_test(test_smallest),
+        cmocka_unit_test(test_everything),
+        cmocka_unit_test(test_mistakes),
+        cmocka_unit_test(test_ids),
+        cmocka_unit_test(test_quoting),
+        cmocka_unit_test(test_command_lines),
+        cmocka_unit_test(test_text_for_terminals),
+        cmocka_unit_test(test_words_of_librdkafka),
+        cmocka_unit_test(test_sizes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

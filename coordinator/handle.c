@@ -42,11 +42,12 @@ static void dead_letter(struct turn *turn, const char *job, const struct err *er
         .job = job && *job ? job : NULL,
         .with_value = true,
     };
-    char *text = dead_letter_json(&letter);
+    struct kafka_output out;
+    char *text = dead_letter_make(&letter, &out);
     log_warn("refused %s/%d@%lld: %s: %s", turn->record->topic, turn->record->partition,
              (long long)turn->record->offset, err_name(err->code), err->text);
-    outbox_add(turn->outbox, topic_name(TOPIC_DEAD_LETTER), KAFKA_ANY_PARTITION, turn->record->key,
-               turn->record->key_size, text, strlen(text), NULL, NULL);
+    outbox_add(turn->outbox, out.topic, out.partition, out.key, out.key_size, text, out.value_size,
+               NULL, NULL);
 }
 
 /* When the job's record was produced, unless that clock is plainly wrong. */

@@ -235,8 +235,8 @@ static void report_unreadable(const struct output *output, struct parcel *parcel
 
 /* --- the dead letter --- */
 
-static char *letter_json(const struct output *output, const struct parcel *parcel, const char *job,
-                         int64_t now_ms)
+static void add_letter(const struct output *output, struct parcel *parcel, const char *job,
+                       int64_t now_ms)
 {
     struct dead_letter letter = {.at_ms = now_ms,
                                  .err = &parcel->err,
@@ -245,28 +245,9 @@ static char *letter_json(const struct output *output, const struct parcel *parce
                                  .job = job,
                                  .stage = stage_name(output->stage),
                                  .with_value = !parcel->has_task};
-    char *json = dead_letter_json(&letter);
-    if (strlen(json) <= KAFKA_RECORD_MAX)
-        return json;
-    free(json); /* hostile headers can swell in JSON */
-    struct kafka_record bare = *parcel->record;
-    bare.header_count = 0;
-    letter.record = &bare;
-    letter.with_value = false;
-    return dead_letter_json(&letter);
-}
-
-static void add_letter(const struct output *output, struct parcel *parcel, const char *job,
-                       int64_t now_ms)
-{
-    char *json = parcel_keep(parcel, letter_json(output, parcel, job, now_ms));
-    bool key_fits = parcel->record->key_size <= DEAD_LETTER_KEY_MAX;
-    add(parcel, &(struct kafka_output){.topic = topic_name(TOPIC_DEAD_LETTER),
-                                       .partition = KAFKA_ANY_PARTITION,
-                                       .key = key_fits ? parcel->record->key : NULL,
-                                       .key_size = key_fits ? parcel->record->key_size : 0,
-                                       .value = json,
-                                       .value_size = strlen(json)});
+    struct kafka_output record;
+    parcel_keep(parcel, dead_letter_make(&letter, &record));
+    add(parcel, &record);
 }
 
 static json_t *unreadable_task(const struct parcel *parcel)

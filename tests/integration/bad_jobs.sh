@@ -47,16 +47,28 @@ bad megabyte < <(
   head -c 1000000 /dev/zero | tr '\0' x
   printf '"}\n'
 )
+# names that swell sixfold in the dead letter's JSON, and a key of nearly a whole record, which is too long for an id
+ids+=("$RUN-headers")
+swollen=$(head -c 60000 /dev/zero | tr '\0' '\1')
+kcat -P -b "$KAFKA" -t unclip.jobs -k "$RUN-headers" -H "a$swollen=1" -H "b$swollen=2" -H "c$swollen=3" -H "d$swollen=4" \
+  <<<'headers, please'
+{
+  head -c 900000 /dev/zero | tr '\0' k
+  printf '|%s long key\n' "$RUN"
+} | kcat -P -b "$KAFKA" -t unclip.jobs -X message.max.bytes=1048000 -K '|'
 job "$RUN-good" "a red heart"
 for id in "${ids[@]}"; do refused "$id"; done
 await_state "$RUN-good" succeeded
 
 # no id can be read: the dead letter alone tells
-keyless() { records unclip.dead-letter | jq -c --arg text "$RUN keyless" 'select((.value // "") | contains($text))'; }
-has_keyless() { [[ -n $(keyless) ]]; }
+letters_with() { records unclip.dead-letter | jq -c --arg text "$1" 'select((.value // "") | contains($text))'; }
+has_letter_with() { [[ -n $(letters_with "$1") ]]; }
 produce '' <<<"$RUN keyless"
-within 60 has_keyless || fail "no dead letter of the record without a key"
-expect "number of dead letters without a key" "$(keyless | wc -l)" 1
+within 60 has_letter_with "$RUN keyless" || fail "no dead letter of the record without a key"
+expect "number of dead letters without a key" "$(letters_with "$RUN keyless" | wc -l)" 1
+within 60 has_letter_with "$RUN long key" || fail "no dead letter of the record with a long key"
+expect "the long key in its dead letters" "$(letters_with "$RUN long key" | jq -c '[(.key | length), .truncated]')" '[1024,true]'
 
-# a long value is cut in the dead letter
+# long values and headers are cut in the dead letter
 expect truncated "$(dead_letters_of "$RUN-megabyte" | jq .truncated)" true
+expect "truncated headers" "$(dead_letters_of "$RUN-headers" | jq -c '[.truncated, (.headers | length)]')" '[true,4]'

@@ -163,6 +163,39 @@ static void test_value_that_is_not_text(void **state)
     json_decref(json);
 }
 
+/* Jobs and events with a key of most of a megabyte, and headers whose names swell in JSON. */
+static void test_letters_fit(void **state)
+{
+    enum { SIZE = 900000, HEADERS = 4, NAME = 60000 };
+    static const enum topic topics[] = {TOPIC_JOBS, TOPIC_EVENTS};
+    struct fixture *f = *state;
+    char *bytes = test_malloc(SIZE + 1);
+    struct kafka_header headers[HEADERS];
+    memset(bytes, 1, SIZE);
+    bytes[SIZE] = 0;
+    for (int i = 0; i < HEADERS; i++)
+        headers[i] = (struct kafka_header){bytes + SIZE - NAME - i, "x", 1};
+    for (size_t i = 0; i < sizeof topics / sizeof *topics; i++) {
+        struct kafka_record record = {.topic = topic_name(topics[i]),
+                                      .partition = HOME,
+                                      .key = bytes,
+                                      .key_size = SIZE,
+                                      .value = "hello",
+                                      .value_size = 5,
+                                      .headers = headers,
+                                      .header_count = HEADERS};
+        struct outbox *out = &f->outboxes[f->records++];
+        handle_record(&f->handler, &record, f->now_ms, out);
+        assert_int_equal(out->count, 1);
+        assert_null(out->outputs[0].key);
+        assert_true(out->outputs[0].value_size < KAFKA_RECORD_MAX);
+        json_t *json = output_json(out, TOPIC_DEAD_LETTER, "dead-letter");
+        assert_true(json_is_true(json_object_get(json, "truncated")));
+        json_decref(json);
+    }
+    test_free(bytes);
+}
+
 /* --- the same id again --- */
 
 static void test_same_job_again(void **state)
@@ -349,6 +382,7 @@ int main(void)
         TEST(test_bad_jobs),
         TEST(test_prompt_of_a_megabyte),
         TEST(test_value_that_is_not_text),
+        TEST(test_letters_fit),
         TEST(test_same_job_again),
         TEST(test_same_job_after_its_end),
         TEST(test_a_picture_is_made),

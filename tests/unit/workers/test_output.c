@@ -321,7 +321,7 @@ static void unreadable_tasks(void **state)
     done(parcel);
 }
 
-/* Headers that swell in JSON beyond what a record may hold are left out. */
+/* Headers that swell in JSON are cut to what a record may hold. */
 static void letters_always_fit(void **state)
 {
     (void)state;

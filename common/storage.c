@@ -250,7 +250,6 @@ static int temporary_name(char out[64])
 static int write_leaf(int parent, const char *leaf, const void *bytes, size_t size)
 {
     char temporary[64];
-    temporary_name(temporary);
     if (temporary_name(temporary) != 0)
         return -1;
     int fd = openat(parent, temporary, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0666);
@@ -275,21 +274,32 @@ static int write_leaf(int parent, const char *leaf, const void *bytes, size_t si
     return -1;
 }
 
-int storage_write(struct storage *storage, const char *name, const void *bytes, size_t size,
-                  char **uri, struct err *err)
+int storage_uri(const struct storage *storage, const char *name, char **uri, struct err *err)
 {
     if (!name_valid(name))
         return err_set(err, ERR_INVALID_ARGUMENT, "'%s' is not a name for the artifact store",
                        name);
+    *uri = make_uri(storage, name);
+    return 0;
+}
+
+int storage_write(struct storage *storage, const char *name, const void *bytes, size_t size,
+                  char **uri, struct err *err)
+{
+    char *made;
+    int result = storage_uri(storage, name, &made, err);
+    if (result != 0)
+        return result;
     const char *leaf;
     int parent = open_parent(storage, name, true, &leaf);
-    int result = parent < 0 ? -1 : write_leaf(parent, leaf, bytes, size);
+    result = parent < 0 ? -1 : write_leaf(parent, leaf, bytes, size);
     if (result != 0) {
         struct err why;
         io_error(storage, "write", name, &why);
         result = err_set(err, ERR_IO, "%s", why.text);
+        free(made);
     } else {
-        *uri = make_uri(storage, name);
+        *uri = made;
     }
     if (parent >= 0)
         close(parent);

@@ -21,8 +21,10 @@ void storage_close(struct storage *storage);
    part of it is empty, begins with a dot or has control characters (ERR_INVALID_ARGUMENT). */
 int storage_write(struct storage *storage, const char *name, const void *bytes, size_t size,
                   char **uri, struct err *err);
-/* Refuses URIs outside the store (ERR_INVALID_ARGUMENT) and sizes over max_size (ERR_TOO_LARGE); what
-   is not there is ERR_NOT_FOUND. *bytes is owned. */
+/* The URI that storage_write() gives for this name, without writing: owned, same error. */
+int storage_uri(const struct storage *storage, const char *name, char **uri, struct err *err);
+/* Refuses URIs outside the store (ERR_INVALID_ARGUMENT) and sizes over max_size (ERR_TOO_LARGE);
+   what is not there is ERR_NOT_FOUND. *bytes is owned. */
 int storage_read(struct storage *storage, const char *uri, size_t max_size, void **bytes,
                  size_t *size, struct err *err);
 /* What is gone already is no error. */

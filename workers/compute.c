@@ -106,46 +106,12 @@ static void note_redis(struct compute *compute, int rc, const struct err *err)
 
 /* --- reading the tensors --- */
 
-static int fetch_ref(struct compute *compute, struct parcel *parcel,
-                     const struct kafka_header *header, void **bytes, size_t *size, struct err *err)
-{
-    if (header->size == 0 || header->size > TASK_URI_MAX || !header->value ||
-        memchr(header->value, '\0', header->size))
-        return err_set(err, ERR_INVALID_RECORD, "header '" TASK_REF_HEADER "' is no URI");
-    char *uri = xmalloc(header->size + 1);
-    memcpy(uri, header->value, header->size);
-    uri[header->size] = '\0';
-    int rc = storage_read(compute->options.storage, uri, TASK_BYTES_MAX, bytes, size, err);
-    if (rc)
-        free(uri);
-    else
-        parcel->input_ref = uri;
-    return rc;
-}
-
-static int read_tensors(struct compute *compute, struct parcel *parcel, struct err *err)
-{
-    const struct kafka_record *record = parcel->record;
-    const struct kafka_header *header = kafka_record_header(record, TASK_REF_HEADER);
-    unsigned needed = tensors_needed(compute->options.stage);
-    if (!header)
-        return tensors_decode(&parcel->item, needed, record->value, record->value_size, err);
-    void *bytes;
-    size_t size;
-    int rc = fetch_ref(compute, parcel, header, &bytes, &size, err);
-    if (rc)
-        return rc;
-    rc = tensors_decode(&parcel->item, needed, bytes, size, err);
-    free(bytes);
-    return rc;
-}
-
 static void receive(struct compute *compute, const struct work *work, struct pass *pass)
 {
     for (size_t i = 0; i < work->count; i++) {
         struct parcel *parcel = work->parcels[i];
         struct err err = {0};
-        if (parcel->outcome == OUTCOME_OPEN && read_tensors(compute, parcel, &err))
+        if (parcel->outcome == OUTCOME_OPEN && parcel_read(parcel, compute->options.storage, &err))
             parcel_fail(parcel, &err);
         if (parcel->outcome == OUTCOME_OPEN)
             pass_add(pass, parcel);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Parcels: making and freeing; see parcel.h. */
+/* Parcels: making, reading and freeing; see parcel.h. */
 #include "workers/parcel.h"
 
 #include <stdlib.h>
@@ -33,6 +33,34 @@ void parcel_free(struct parcel *parcel)
     free(parcel->input_ref);
     kafka_record_free(parcel->record);
     free(parcel);
+}
+
+int parcel_read(struct parcel *parcel, struct storage *storage, struct err *err)
+{
+    const struct kafka_record *record = parcel->record;
+    unsigned needed = tensors_needed(task_hop(&parcel->task)->stage);
+    char *uri;
+    void *bytes;
+    size_t size;
+    int rc = task_decode_ref(&parcel->task, record, storage, &uri, err);
+    if (rc)
+        return rc;
+    if (!uri)
+        return tensors_decode(&parcel->item, needed, record->value, record->value_size, err);
+    rc = storage_read(storage, uri, TASK_BYTES_MAX, &bytes, &size, err);
+    if (rc) {
+        free(uri);
+        return rc;
+    }
+    parcel->input_ref = uri;
+    rc = tensors_decode(&parcel->item, needed, bytes, size, err);
+    free(bytes);
+    return rc;
+}
+
+int parcel_clear(const struct parcel *parcel, struct storage *storage, struct err *err)
+{
+    return parcel->input_ref ? storage_remove(storage, parcel->input_ref, err) : 0;
 }
 
 void *parcel_keep(struct parcel *parcel, void *memory)

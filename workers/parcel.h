@@ -10,6 +10,7 @@
 #include <stdatomic.h>
 
 #include "common/kafka.h"
+#include "common/storage.h"
 #include "workers/digest.h"
 #include "workers/task_codec.h"
 
@@ -53,6 +54,14 @@ struct parcel {
  */
 struct parcel *parcel_new(struct kafka_record *record, enum stage stage, int homes);
 void parcel_free(struct parcel *parcel); /* NULL is fine */
+/*
+ * Reads the item's tensors from the record, or from the store when they came by reference: only the
+ * object of this very task, which parcel_clear() then removes. Errors: ERR_INVALID_RECORD, and
+ * those of storage_read(); nothing is removed for a reference that was refused or not read.
+ */
+int parcel_read(struct parcel *parcel, struct storage *storage, struct err *err);
+/* Removes what parcel_read() found in the store; once the task is committed. Errors: ERR_IO. */
+int parcel_clear(const struct parcel *parcel, struct storage *storage, struct err *err);
 /* The parcel owns the memory from now on. Returns it. */
 void *parcel_keep(struct parcel *parcel, void *memory);
 void parcel_fail(struct parcel *parcel, const struct err *err);

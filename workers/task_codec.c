@@ -10,6 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/memory.h"
+
 /* Sizes that a shape can name, beside literal numbers. */
 enum { SIZE_D = -1, SIZE_L = -2, SIZE_W = -3, SIZE_S = -4, SIZES = 4 };
 
@@ -76,6 +78,33 @@ int task_decode(struct task *task, const struct kafka_record *record, enum stage
     if (rc)
         task_release(task);
     return rc;
+}
+
+char *task_tensors_name(const struct task *task, enum stage stage)
+{
+    return xasprintf("%s/%d.%s.safetensors", task->job, task->image, stage_name(stage));
+}
+
+int task_decode_ref(const struct task *task, const struct kafka_record *record,
+                    const struct storage *storage, char **uri, struct err *err)
+{
+    const struct kafka_header *header = kafka_record_header(record, TASK_REF_HEADER);
+    char *own;
+    *uri = NULL;
+    if (!header)
+        return 0;
+    char *name = task_tensors_name(task, task_hop(task)->stage);
+    int rc = storage_uri(storage, name, &own, err);
+    free(name);
+    if (rc)
+        return rc;
+    if (header->size == strlen(own) && memcmp(header->value, own, header->size) == 0) {
+        *uri = own;
+        return 0;
+    }
+    free(own);
+    return err_set(err, ERR_INVALID_RECORD,
+                   "header '" TASK_REF_HEADER "' is not the URI of this task's tensors");
 }
 
 static int *size_field(struct item *item, int which)

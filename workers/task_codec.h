@@ -11,6 +11,7 @@
 #include "common/err.h"
 #include "common/job.h"
 #include "common/kafka.h"
+#include "common/storage.h"
 #include "stages/stage.h"
 
 #define TASK_HEADER     "task"
@@ -18,7 +19,6 @@
 #define TASK_BYTES_MAX  (64u << 20) /* of the tensors of one task */
 #define TASK_DIM_MAX    16384       /* of D, L and W */
 #define TASK_SIDE_MAX   2048        /* of S */
-#define TASK_URI_MAX    4096        /* bytes of the header ref */
 
 /* Groups of tensors. */
 enum tensors {
@@ -35,6 +35,14 @@ unsigned tensors_needed(enum stage stage); /* what a task record has for this st
  */
 int task_decode(struct task *task, const struct kafka_record *record, enum stage stage, int homes,
                 struct err *err);
+/* The name in the artifact store of what the task takes to `stage` by reference. Owned. */
+char *task_tensors_name(const struct task *task, enum stage stage);
+/*
+ * Reads the header `ref` of a task that is at its stage. *uri (owned) is NULL when there is no such
+ * header. Error: ERR_INVALID_RECORD when it is anything but the URI of this very task's tensors.
+ */
+int task_decode_ref(const struct task *task, const struct kafka_record *record,
+                    const struct storage *storage, char **uri, struct err *err);
 /* Reads exactly the tensors of `groups` into an item after item_init(). Error: ERR_INVALID_RECORD;
    the item can be released in any case. */
 int tensors_decode(struct item *item, unsigned groups, const void *bytes, size_t size,

@@ -201,7 +201,7 @@ static void settle(struct worker *worker, const struct work *work, const struct 
         count_parcel(&counters, parcel);
         if (parcel->outcome == OUTCOME_FAILED)
             say_failed(parcel);
-        if (parcel->input_ref && storage_remove(worker->storage, parcel->input_ref, &err))
+        if (parcel_clear(parcel, worker->storage, &err))
             log_warn("a task's tensors stay behind: %s", err.text);
     }
     count(worker, &counters);

@@ -98,6 +98,20 @@ static void write_and_read(void **state)
     free(uri);
 }
 
+static void uri_without_writing(void **state)
+{
+    (void)state;
+    struct err err;
+    char *uri, *written;
+    assert_int_equal(storage_uri(storage, "a b/0.png", &uri, &err), 0);
+    assert_int_equal(entries_of(root), 0);
+    written = write_text("a b/0.png", "x");
+    assert_string_equal(uri, written);
+    assert_int_equal(storage_uri(storage, "a/../b", &uri, &err), -ERR_INVALID_ARGUMENT);
+    free(uri);
+    free(written);
+}
+
 static void remove_twice(void **state)
 {
     (void)state;
@@ -291,6 +305,7 @@ int main(void)
 #define WITH_STORE(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
     const struct CMUnitTest tests[] = {
         WITH_STORE(write_and_read),
+        WITH_STORE(uri_without_writing),
         WITH_STORE(remove_twice),
         WITH_STORE(bad_names),
         WITH_STORE(bad_uris),

@@ -69,8 +69,7 @@ static int place_tensors(const struct output *output, struct parcel *parcel,
         record->value_size = size;
         return 0;
     }
-    char *uri, *name = xasprintf("%s/%d.%s.safetensors", parcel->task.job, parcel->task.image,
-                                 stage_name(next));
+    char *uri, *name = task_tensors_name(&parcel->task, next);
     rc = storage_write(output->storage, name, bytes, size, &uri, err);
     free(name);
     if (rc)

@@ -23,8 +23,7 @@
 #include "workers/compute.h"
 #include "workers/counters.h"
 
-#define COMMIT_MS 3600000 /* how long the brokers may be away in a commit: results are kept */
-#define IDLE_MS   1000    /* longest sleep */
+#define IDLE_MS 1000 /* longest sleep */
 
 struct worker {
     const struct config *config;
@@ -214,7 +213,7 @@ static int commit(struct worker *worker, struct work *work, struct err *err)
         units[i] = (struct kafka_unit){.record = work->parcels[i]->record,
                                        .outputs = work->parcels[i]->outputs,
                                        .output_count = work->parcels[i]->output_count};
-    int rc = kafka_commit(worker->kafka, units, work->count, COMMIT_MS, err);
+    int rc = kafka_commit(worker->kafka, units, work->count, KAFKA_PATIENCE_MS, err);
     if (!rc)
         settle(worker, work, units);
     free(units);

@@ -47,8 +47,10 @@ static json_t *letter_of(struct fixture *f)
 {
     struct err err = {0}, invalid;
     err_set(&err, ERR_INVALID_JSON, "no JSON");
-    if (f->error_fill)
+    if (f->error_fill) {
         memset(err.text, f->error_fill, sizeof(err.text) - 1);
+        err.text[sizeof(err.text) - 1] = '\0';
+    }
     struct dead_letter letter = {.at_ms = 1769862896789,
                                  .err = &err,
                                  .record = &f->record,

@@ -158,14 +158,22 @@ struct key {
     bool accumulate, bias;
 };
 
+/* What one thread needs to run a primitive beside other threads. */
+struct runner {
+    dnnl_stream_t stream;
+    dnnl_memory_t src, weights, bias, dst, scratchpad;
+};
+
 struct primitive {
     struct key key;
     int threads; /* with which it was made and runs: key's, or 1 */
     bool tiled;  /* products of tiles instead of the rest */
     const struct copy *copy;
     dnnl_primitive_t primitive;
-    dnnl_memory_t src, weights, bias, dst, scratchpad;
-    size_t scratch_bytes;
+    dnnl_memory_desc_t src, bias, dst, scratchpad;
+    struct runner *runner; /* [runners] */
+    int runners;
+    size_t scratch_bytes; /* of one runner, aligned */
     struct primitive *next;
 };
 
@@ -451,29 +459,58 @@ static struct copy *adapt_to_copy(struct maker *maker)
     return NULL;
 }
 
-static dnnl_status_t make_memories(struct maker *maker, struct primitive *primitive)
+static dnnl_status_t runner_init(const struct primitive *primitive, struct runner *runner)
 {
-    const dnnl_memory_desc_t *scratchpad =
-        dnnl_primitive_desc_query_md(maker->desc, dnnl_query_scratchpad_md, 0);
-    primitive->scratch_bytes = dnnl_memory_desc_get_size(scratchpad);
-    dnnl_status_t status = dnnl_success;
-    add_memory(&status, &primitive->src, &maker->descs.src, DNNL_MEMORY_NONE);
-    add_memory(&status, &primitive->weights, &maker->copy->desc, maker->copy->data);
-    if (maker->key->bias)
-        add_memory(&status, &primitive->bias, &maker->descs.bias, DNNL_MEMORY_NONE);
-    add_memory(&status, &primitive->dst, &maker->descs.dst, DNNL_MEMORY_NONE);
-    add_memory(&status, &primitive->scratchpad, scratchpad, DNNL_MEMORY_NONE);
+    dnnl_status_t status = dnnl_stream_create(&runner->stream, engine, dnnl_stream_default_flags);
+    add_memory(&status, &runner->src, &primitive->src, DNNL_MEMORY_NONE);
+    add_memory(&status, &runner->weights, &primitive->copy->desc, primitive->copy->data);
+    if (primitive->key.bias)
+        add_memory(&status, &runner->bias, &primitive->bias, DNNL_MEMORY_NONE);
+    add_memory(&status, &runner->dst, &primitive->dst, DNNL_MEMORY_NONE);
+    add_memory(&status, &runner->scratchpad, &primitive->scratchpad, DNNL_MEMORY_NONE);
     return status;
+}
+
+/* Sees to it that there are so many. */
+static dnnl_status_t runners_add(struct primitive *primitive, int count)
+{
+    dnnl_status_t status = dnnl_success;
+    if (primitive->runners >= count)
+        return status;
+    primitive->runner = xrealloc(primitive->runner, (size_t)count * sizeof(*primitive->runner));
+    while (primitive->runners < count && status == dnnl_success) {
+        primitive->runner[primitive->runners] = (struct runner){0};
+        status = runner_init(primitive, &primitive->runner[primitive->runners++]);
+    }
+    return status;
+}
+
+static void runner_release(struct runner *runner)
+{
+    dnnl_memory_destroy(runner->src);
+    dnnl_memory_destroy(runner->weights);
+    dnnl_memory_destroy(runner->bias);
+    dnnl_memory_destroy(runner->dst);
+    dnnl_memory_destroy(runner->scratchpad);
+    dnnl_stream_destroy(runner->stream);
+}
+
+static void keep_descs(const struct maker *maker, struct primitive *primitive)
+{
+    primitive->src = maker->descs.src;
+    primitive->bias = maker->descs.bias;
+    primitive->dst = maker->descs.dst;
+    primitive->scratchpad = *dnnl_primitive_desc_query_md(maker->desc, dnnl_query_scratchpad_md, 0);
+    size_t bytes = dnnl_memory_desc_get_size(&primitive->scratchpad);
+    primitive->scratch_bytes = (bytes + MEMORY_ALIGNMENT) / MEMORY_ALIGNMENT * MEMORY_ALIGNMENT;
 }
 
 static void primitive_free(struct primitive *primitive)
 {
     dnnl_primitive_destroy(primitive->primitive);
-    dnnl_memory_destroy(primitive->src);
-    dnnl_memory_destroy(primitive->weights);
-    dnnl_memory_destroy(primitive->bias);
-    dnnl_memory_destroy(primitive->dst);
-    dnnl_memory_destroy(primitive->scratchpad);
+    for (int i = 0; i < primitive->runners; i++)
+        runner_release(&primitive->runner[i]);
+    free(primitive->runner);
     free(primitive);
 }
 
@@ -517,7 +554,8 @@ static dnnl_status_t make(struct maker *maker, struct primitive *primitive)
     if (primitive->tiled)
         return dnnl_success;
     status = dnnl_primitive_create(&primitive->primitive, maker->desc);
-    return status == dnnl_success ? make_memories(maker, primitive) : status;
+    keep_descs(maker, primitive);
+    return status;
 }
 
 static dnnl_status_t add_primitive(struct packed *packed, const struct key *key)
@@ -603,38 +641,42 @@ const float *packed_bias(const struct packed *packed)
 }
 
 /* Runs one sample. */
-static dnnl_status_t execute(struct nn *nn, struct primitive *primitive, const void *src, void *dst,
-                             const float *bias)
+static dnnl_status_t execute(const struct primitive *primitive, const struct runner *runner,
+                             const void *src, void *dst, const float *bias)
 {
-    dnnl_memory_set_data_handle(primitive->src, (void *)src);
-    dnnl_memory_set_data_handle(primitive->dst, dst);
+    omp_set_num_threads(primitive->threads);
+    dnnl_memory_set_data_handle(runner->src, (void *)src);
+    dnnl_memory_set_data_handle(runner->dst, dst);
     dnnl_exec_arg_t args[5] = {
-        {DNNL_ARG_SRC, primitive->src},
-        {DNNL_ARG_WEIGHTS, primitive->weights},
-        {DNNL_ARG_DST, primitive->dst},
-        {DNNL_ARG_SCRATCHPAD, primitive->scratchpad},
+        {DNNL_ARG_SRC, runner->src},
+        {DNNL_ARG_WEIGHTS, runner->weights},
+        {DNNL_ARG_DST, runner->dst},
+        {DNNL_ARG_SCRATCHPAD, runner->scratchpad},
     };
     int count = 4;
     if (bias) {
-        dnnl_memory_set_data_handle(primitive->bias, (void *)bias);
-        args[count++] = (dnnl_exec_arg_t){DNNL_ARG_BIAS, primitive->bias};
+        dnnl_memory_set_data_handle(runner->bias, (void *)bias);
+        args[count++] = (dnnl_exec_arg_t){DNNL_ARG_BIAS, runner->bias};
     }
-    return dnnl_primitive_execute(primitive->primitive, nn->device->stream, count, args);
+    return dnnl_primitive_execute(primitive->primitive, runner->stream, count, args);
 }
 
-static dnnl_status_t execute_samples(struct nn *nn, const struct packed_layer *layer,
-                                     struct primitive *primitive, const struct packed_call *call)
+/* The samples one after another, or, with several runners, side by side on a thread each. */
+static int execute_samples(const struct packed_layer *layer, const struct primitive *primitive,
+                           const struct packed_call *call, int runners)
 {
     int64_t pixels =
         layer->conv ? out_size(layer, call->ih) * out_size(layer, call->iw) : call->ih * call->iw;
     size_t src_bytes = (size_t)(call->ih * call->iw * layer->ic) * dtype_size(layer->dtype);
     size_t dst_bytes = (size_t)(pixels * layer->oc) * dtype_size(layer->dtype);
-    dnnl_status_t status = dnnl_success;
-    for (int64_t n = 0; n < call->n && status == dnnl_success; n++)
-        status = execute(nn, primitive, (const char *)call->src + (size_t)n * src_bytes,
-                         (char *)call->dst + (size_t)n * dst_bytes,
-                         call->bias ? call->bias + n * call->bias_stride : NULL);
-    return status;
+    int failures = 0;
+#pragma omp parallel for schedule(static) num_threads(runners) if (runners > 1) reduction(+ : failures)
+    for (int64_t n = 0; n < call->n; n++)
+        failures += execute(primitive, &primitive->runner[runners > 1 ? omp_get_thread_num() : 0],
+                            (const char *)call->src + (size_t)n * src_bytes,
+                            (char *)call->dst + (size_t)n * dst_bytes,
+                            call->bias ? call->bias + n * call->bias_stride : NULL) != dnnl_success;
+    return failures;
 }
 
 /* Multiply-adds of one sample. */
@@ -646,11 +688,35 @@ static int64_t sample_products(const struct packed_layer *layer, const struct pa
            layer->oc;
 }
 
+static dnnl_status_t run_samples(struct nn *nn, const struct packed *packed,
+                                 struct primitive *primitive, const struct packed_call *call,
+                                 int runners)
+{
+    dnnl_status_t status = runners_add(primitive, runners);
+    if (status != dnnl_success)
+        return status;
+    char *scratch = nn_scratch(nn, primitive->scratch_bytes * (size_t)runners);
+    if (!scratch)
+        return dnnl_out_of_memory;
+    for (int i = 0; i < runners; i++)
+        dnnl_memory_set_data_handle(primitive->runner[i].scratchpad,
+                                    scratch + (size_t)i * primitive->scratch_bytes);
+    int failures = execute_samples(&packed->layer, primitive, call, runners);
+    pool_drop(&nn->pool, scratch);
+    return failures ? dnnl_runtime_error : dnnl_success;
+}
+
+/* A sample below this shares its threads badly: then each thread takes samples of its own. */
+#define SPREAD_PRODUCTS 100000000
+
 int packed_run(struct nn *nn, struct packed *packed, const struct packed_call *call)
 {
+    int64_t products = sample_products(&packed->layer, call);
+    bool spread = call->n > 1 && products < SPREAD_PRODUCTS;
+    int runners = spread ? threads_for_products(nn, products * call->n) : 1;
     struct key key = {.ih = call->ih,
                       .iw = call->iw,
-                      .threads = threads_for_products(nn, sample_products(&packed->layer, call)),
+                      .threads = runners > 1 ? 1 : threads_for_products(nn, products),
                       .act = call->act,
                       .accumulate = call->accumulate,
                       .bias = call->bias != NULL};
@@ -663,13 +729,7 @@ int packed_run(struct nn *nn, struct packed *packed, const struct packed_call *c
     }
     if (primitive->tiled)
         return tiles_run(nn, &packed->layer, primitive->copy->data, call);
-    void *scratch = nn_scratch(nn, primitive->scratch_bytes);
-    if (!scratch)
-        return -(int)nn->first.code;
-    dnnl_memory_set_data_handle(primitive->scratchpad, scratch);
-    omp_set_num_threads(primitive->threads);
-    dnnl_status_t status = execute_samples(nn, &packed->layer, primitive, call);
-    pool_drop(&nn->pool, scratch);
+    dnnl_status_t status = run_samples(nn, packed, primitive, call, runners);
     return status == dnnl_success ? 0 : fail_status(nn, status, "computing a layer");
 }
 

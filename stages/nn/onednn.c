@@ -41,7 +41,6 @@ struct product {
 };
 
 struct device {
-    dnnl_stream_t stream;
     struct product *products;
 };
 
@@ -99,13 +98,7 @@ int device_open(struct device **out, enum dtype compute, struct err *err)
     if (status != dnnl_success)
         return status_error(err, status,
                             compute == DTYPE_BF16 ? "bf16 (use f32)" : "matrix product");
-    struct device *device = xcalloc(1, sizeof(*device));
-    status = dnnl_stream_create(&device->stream, engine, dnnl_stream_default_flags);
-    if (status != dnnl_success) {
-        free(device);
-        return status_error(err, status, "stream");
-    }
-    *out = device;
+    *out = xcalloc(1, sizeof(**out));
     return 0;
 }
 
@@ -120,7 +113,6 @@ void device_close(struct device *device)
         product_free(device->products);
         device->products = next;
     }
-    dnnl_stream_destroy(device->stream);
     free(device);
 }
 

@@ -18,7 +18,7 @@ from diffusers import PriorTransformer
 from torch import Tensor, nn
 from transformers import CLIPTextModelWithProjection, CLIPVisionModelWithProjection
 
-from . import models, tokenizer
+from . import adopt, models, tokenizer
 from .data import icons
 from .data.compositor import Scenes, on_device
 from .data.fetch import cache_folder, fetch
@@ -26,6 +26,7 @@ from .data.pictures import Pictures, open_pictures
 from .data.scenes import GROUP
 from .data.sprites import open_atlas, sprite_names
 from .data.table import World, open_table
+from .loop import write_atomically
 from .presets import Preset
 from .tokenizer import Tokenizer
 
@@ -51,10 +52,11 @@ class Text:
 class Context:
     def __init__(
         self, preset: Preset, folder: Path, device: torch.device, processes: int = 1, pictures: tuple[Path, ...] = (),
-        compile_networks: bool = False, log: Callable[[str], None] = print,
+        compile_networks: bool = False, log: Callable[[str], None] = print, model: Path | None = None,
     ) -> None:
+        """`model`: a directory to start from instead of random weights."""
         self.preset, self.folder, self.device, self.processes = preset, folder, device, processes
-        self.pictures, self.compile_networks, self.log = pictures, compile_networks, log
+        self.pictures, self.compile_networks, self.log, self.model = pictures, compile_networks, log, model
 
     def checkpoint(self, stage: str) -> Path:
         return self.folder / f"{stage}.pt"
@@ -112,7 +114,17 @@ class Context:
     @cached_property
     def tokenizer(self) -> Tokenizer:
         state = torch.load(self.checkpoint("tokenizer"), weights_only=True)
-        return Tokenizer(tuple(tuple(pair) for pair in state["merges"]), state["length"])
+        return Tokenizer(tuple(tuple(pair) for pair in state["merges"]), state["length"], tuple(state.get("tokens", ())))
+
+    def write_tokenizer(self) -> None:
+        """Trains the tokenizer, or takes the model's that training starts from."""
+        if self.model:
+            state = adopt.tokens_of(self.model)
+        else:
+            made = self.train_tokenizer()
+            state = {"merges": [list(pair) for pair in made.merges], "length": made.length}
+        write_atomically(self.checkpoint("tokenizer"), state)
+        self.log(f"tokenizer: {len(self.tokenizer.vocabulary)} tokens")
 
     def train_tokenizer(self) -> Tokenizer:
         tokens = self.preset.tokens
@@ -134,9 +146,15 @@ class Context:
 
     def trained(self, stage: str) -> dict[str, Tensor]:
         path = self.checkpoint(stage)
-        if not path.exists():
-            raise FileNotFoundError(f"{stage} is not trained yet: run --stage {stage} first")
-        return torch.load(path, map_location=self.device, weights_only=True)["average"]
+        if path.exists():
+            return torch.load(path, map_location=self.device, weights_only=True)["average"]
+        if self.model and stage in adopt.SOURCES:
+            return adopt.state_of(self.model, stage)
+        raise FileNotFoundError(f"{stage} is not trained yet: run --stage {stage} first")
+
+    def has(self, stage: str) -> bool:
+        """Whether `trained` has something to give."""
+        return self.checkpoint(stage).exists() or (self.model is not None and stage in adopt.SOURCES)
 
     def frozen(self, network: Network, stage: str, prefix: str = "") -> Network:
         state = {name.removeprefix(prefix): value.float() for name, value in self.trained(stage).items() if name.startswith(prefix)}
@@ -186,6 +204,11 @@ class Context:
             np.save(partial, torch.cat(found).cpu().numpy())
             partial.replace(path)
         return torch.from_numpy(np.load(path)).to(self.device)
+
+    def initialise(self, network: nn.Module, stage: str) -> None:
+        """Gives a new network the weights of the model that training starts from, if there is one."""
+        if self.model and stage in adopt.SOURCES:
+            adopt.initialise(network, stage, self.model)
 
     def maybe_compile(self, network: nn.Module) -> None:
         if self.compile_networks:

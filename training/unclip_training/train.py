@@ -12,10 +12,11 @@ from pathlib import Path
 
 import torch
 
+from .adopt import with_sizes_of
 from .context import Context
 from .data.fetch import bundle
 from .export import export
-from .loop import Budget, Trainer, pack, unpack, write_atomically
+from .loop import Budget, Trainer, pack, unpack
 from .presets import PRESETS, STAGES, Preset, smoke
 from .stages import make
 
@@ -38,6 +39,9 @@ def parser() -> argparse.ArgumentParser:
     what.add_argument(
         "--data", type=Path, nargs="+", default=[], metavar="PATH",
         help="folders or WebDataset shards of pictures with captions, instead of the emoji scenes",
+    )
+    what.add_argument(
+        "--from", dest="model", type=Path, metavar="MODEL", help="start from a model directory, of its sizes, not from random weights"
     )
     when = out.add_argument_group("when")
     when.add_argument("--resume", action="store_true", help="go on from checkpoints, skip what is finished")
@@ -101,9 +105,7 @@ def train_stage(name: str, context: Context, budget: Budget, resume: bool, parts
         raise SystemExit(f"train: '{checkpoint}' exists: --resume goes on from it, and another --folder begins anew")
     if name == "tokenizer":
         if not checkpoint.exists():
-            made = context.train_tokenizer()
-            write_atomically(checkpoint, {"merges": [list(pair) for pair in made.merges], "length": made.length})
-            log(f"tokenizer: {len(made.vocabulary)} tokens")
+            context.write_tokenizer()
         finished = True
     elif checkpoint.exists() and torch.load(checkpoint, map_location="cpu", weights_only=True)["finished"]:
         log(f"{name}: finished before")
@@ -135,10 +137,12 @@ def main() -> None:
         bundle(options.bundle)
         return
     preset = with_budgets(smoke(PRESETS[options.preset]) if options.smoke else PRESETS[options.preset], options.budget)
+    if options.model:
+        preset = with_sizes_of(preset, options.model)
     folder = options.folder or Path("out") / "training" / preset.name
     device = pick_device(options.device)
     compiled = options.compile if options.compile is not None else device.type == "cuda"
-    context = Context(preset, folder, device, options.processes, tuple(options.data), compiled, log)
+    context = Context(preset, folder, device, options.processes, tuple(options.data), compiled, log, options.model)
     stages = chosen_stages(options.stage, options.skip)
     budget = Budget(started + 60 * options.minutes) if options.minutes else Budget()
     if options.resume and options.from_parts:
@@ -151,7 +155,6 @@ def main() -> None:
         if not train_stage(name, context, budget, options.resume, options.parts):
             log(f"{name}: stopped by --minutes; --resume goes on")
             return
-    needed = [name for name in STAGES if name not in OPTIONAL]
-    if all(context.checkpoint(name).exists() for name in needed):
+    if all(context.has(name) for name in STAGES if name not in OPTIONAL):
         export(context, folder / "model")
 

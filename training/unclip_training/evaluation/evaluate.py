@@ -17,7 +17,7 @@ from torch import Tensor
 from ..context import Context
 from ..data.compositor import on_device
 from ..data.sprites import Atlas, open_atlas
-from ..loop import Budget, Stage, Trainer, write_atomically
+from ..loop import Budget, Stage, Trainer
 from ..presets import PRESETS, Run
 from ..train import log, pick_device
 from . import metrics
@@ -89,8 +89,7 @@ class Judges:
 
 def open_tokenizer(context: Context) -> None:
     if not context.checkpoint("tokenizer").exists():
-        made = context.train_tokenizer()
-        write_atomically(context.checkpoint("tokenizer"), {"merges": [list(p) for p in made.merges], "length": made.length})
+        context.write_tokenizer()
 
 
 def real_pictures(atlas: Atlas, asked: Prompts) -> Tensor:

@@ -51,6 +51,7 @@ class ClipStage:
         self.context = context
         self.run = context.preset.clip.run
         self.network = ClipNetwork(context.new_text_encoder(), models.image_encoder(context.preset.clip)).to(context.device)
+        context.initialise(self.network, self.name)
         context.maybe_compile(self.network.text)
         context.maybe_compile(self.network.image)
 

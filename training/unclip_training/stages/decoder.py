@@ -13,12 +13,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from .. import models
+from ..adopt import old_encoders, realign
 from ..context import Context, Text
 from ..diffusion import STEPS, Diffusion
 from ..loop import pick
 from .prior import drop, language, sample_prior
 
 SMALL, FULL = 32, 64
+REALIGNED = 4096  # pictures are compared
 WHITENING_FLOOR = 1e-3  # of the largest variance
 
 
@@ -41,6 +43,23 @@ def whiten(linear: nn.Linear, embeddings: Tensor) -> None:
     linear.bias.copy_(-(linear.weight @ mean))
 
 
+@torch.no_grad()
+def realign_to(context: Context, text_proj: nn.Module, known: Tensor) -> None:
+    """Makes a decoder that started from a model read the embeddings of the CLIP that learnt on (adopt.py)."""
+    count = min(REALIGNED, len(known))
+    old_text, old_image = old_encoders(context.model, context.device)
+    pictures, embeddings, states = [], [], []
+    for index in torch.arange(count).split(256):
+        tokens = context.data.tokens[index.to(context.device)].flatten(0, 1)
+        with context.autocast:
+            pictures.append(old_image(context.data.draw(index, FULL)).image_embeds.float())
+            old = old_text(tokens.long())
+        new = context.read(tokens)
+        embeddings.append(torch.stack([new.embedding, old.text_embeds.float()]))
+        states.append(torch.stack([new.states[new.mask], old.last_hidden_state.float()[new.mask]]))
+    realign(text_proj, (known[:count], torch.cat(pictures)), tuple(torch.cat(embeddings, 1)), tuple(torch.cat(states, 1)))
+
+
 class DecoderStage:
     name = "decoder"
 
@@ -59,6 +78,9 @@ class DecoderStage:
         nn.init.zeros_(unet.conv_out.weight)
         nn.init.zeros_(unet.conv_out.bias)
         self.network = DecoderNetwork(text_proj, unet)
+        context.initialise(self.network, self.name)
+        if context.model and context.checkpoint("clip").exists():
+            realign_to(context, text_proj, known)
         self.diffusion = Diffusion(self.config.prediction, context.device)
         self.empty = context.read(context.empty_tokens[None])
         context.maybe_compile(unet)

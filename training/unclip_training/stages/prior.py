@@ -44,6 +44,7 @@ class PriorStage:
         self.network.clip_std.data.copy_(known.std(0, keepdim=True))
         self.network.clip_mean.requires_grad_(False)
         self.network.clip_std.requires_grad_(False)
+        context.initialise(self.network, self.name)
         self.diffusion = Diffusion("sample", context.device, gamma=1.0, floor=1.0)
         context.maybe_compile(self.network)
 

@@ -47,6 +47,7 @@ class UpsamplerStage:
         network = models.upsampler(config, size).to(context.device, memory_format=torch.channels_last)
         nn.init.zeros_(network.conv_out.weight)
         nn.init.zeros_(network.conv_out.bias)
+        context.initialise(network, name)
         self.network = network
         self.diffusion = Diffusion(config.prediction, context.device)
         self.data = context.large_data if size == 1024 else context.data

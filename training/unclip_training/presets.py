@@ -137,7 +137,7 @@ TINY = Preset(
     Clip(Run(batch=128, rate=8e-4, minutes=60)),
     Prior(Run(batch=256, rate=6e-4, minutes=40)),
     ArPrior(Run(batch=256, rate=6e-4, minutes=40)),
-    Decoder(Run(batch=64, rate=8e-4, minutes=1020, ema=0.9995)),
+    Decoder(Run(batch=32, rate=8e-4, minutes=1020, ema=0.9995)),
     Upsampler(Run(batch=16, rate=8e-4, minutes=120)),
     Upsampler(Run(batch=16, rate=8e-4, minutes=120), steps=4),
 )

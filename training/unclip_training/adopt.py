@@ -64,6 +64,26 @@ def with_channels_of(upsampler: Upsampler, config: dict) -> Upsampler:
     return replace(upsampler, channels=tuple(config["block_out_channels"]), blocks=config["layers_per_block"])
 
 
+def with_steps_of(preset: Preset, model: Path) -> Preset:
+    """The preset with the steps and guidance scales that a model directory recommends."""
+    settings_file = model / "unclip.json"
+    if not settings_file.exists():
+        return preset
+    found = json.loads(settings_file.read_text())
+    steps, guidance = found.get("steps", {}), found.get("guidance", {})
+
+    def part(name: str, **values: object):  # noqa: ANN202
+        return replace(getattr(preset, name), **{key: value for key, value in values.items() if value is not None})
+
+    return replace(
+        preset,
+        prior=part("prior", steps=steps.get("prior"), guidance=guidance.get("prior")),
+        decoder=part("decoder", steps=steps.get("decoder"), guidance=guidance.get("decoder")),
+        upsampler_1=part("upsampler_1", steps=steps.get("upsampler-1")),
+        upsampler_2=part("upsampler_2", steps=steps.get("upsampler-2")),
+    )
+
+
 def tokens_of(model: Path) -> dict:
     """The tokenizer's checkpoint."""
     found = tokenizer.load(model / "tokenizer")
@@ -86,21 +106,25 @@ def state_of(model: Path, stage: str) -> dict[str, Tensor]:
     return state | {"log_scale": torch.tensor(math.log(CLIP_SCALE))} if stage == "clip" else state
 
 
-def initialise(network: nn.Module, stage: str, model: Path) -> None:
-    """Gives a stage's network the weights of a model directory. The prior keeps its own scale of the embedding."""
+def initialise(network: nn.Module, stage: str, model: Path, model_scale: bool = False) -> None:
+    """Gives a stage's network the weights of a model directory. The prior keeps its own scale of the embedding, that
+    of the data at hand, unless `model_scale`: of a few pictures the scale says little.
+    """
     state = state_of(model, stage)
-    if stage == "prior":
+    if stage == "prior" and not model_scale:
         state |= {name: network.state_dict()[name] for name in ("clip_mean", "clip_std")}
     network.load_state_dict(state)
 
 
 def affine(given: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
-    """The map and offset that take rows of `given` [n, D] closest to `wanted` [n, E] (ridge regression)."""
+    """The map [D, D] and offset that take rows of `given` [n, D] closest to `wanted` [n, D]: ridge regression, where
+    directions that hardly vary are left as they are.
+    """
     centre = given.mean(0)
     spread = (given - centre).double()
     gram = spread.T @ spread
-    gram += RIDGE * gram.diagonal().mean() * torch.eye(len(gram), device=gram.device)
-    matrix = torch.linalg.solve(gram, spread.T @ (wanted - wanted.mean(0)).double()).float().T
+    ridge = RIDGE * gram.diagonal().mean() * torch.eye(len(gram), device=gram.device)
+    matrix = torch.linalg.solve(gram + ridge, spread.T @ (wanted - wanted.mean(0)).double() + ridge).float().T
     return matrix, wanted.mean(0) - matrix @ centre
 
 

@@ -22,6 +22,7 @@ from . import adopt, models, tokenizer
 from .data import icons
 from .data.compositor import Scenes, on_device
 from .data.fetch import cache_folder, fetch
+from .data.mixed import Mixed, mix, row_count, scene_count
 from .data.pictures import Pictures, open_pictures
 from .data.scenes import GROUP
 from .data.sprites import open_atlas, sprite_names
@@ -30,7 +31,7 @@ from .loop import write_atomically
 from .presets import Preset
 from .tokenizer import Tokenizer
 
-Data = Scenes | Pictures
+Data = Scenes | Pictures | Mixed
 Network = TypeVar("Network", bound=nn.Module)
 
 
@@ -53,10 +54,14 @@ class Context:
     def __init__(
         self, preset: Preset, folder: Path, device: torch.device, processes: int = 1, pictures: tuple[Path, ...] = (),
         compile_networks: bool = False, log: Callable[[str], None] = print, model: Path | None = None,
+        rehearse: float | None = None,
     ) -> None:
-        """`model`: a directory to start from instead of random weights."""
+        """`model`: a directory to start from instead of random weights. `rehearse`: it is fine-tuned on `pictures`, and
+        this share of what it sees are emoji scenes.
+        """
         self.preset, self.folder, self.device, self.processes = preset, folder, device, processes
         self.pictures, self.compile_networks, self.log, self.model = pictures, compile_networks, log, model
+        self.rehearse = rehearse
 
     def checkpoint(self, stage: str) -> Path:
         return self.folder / f"{stage}.pt"
@@ -93,18 +98,38 @@ class Context:
     def data(self) -> Data:
         """What all networks but upsampler-2 learn from."""
         if self.pictures:
-            return open_pictures(list(self.pictures), self.cache, self.tokenizer, (64, 256), self.device)
-        data = self.preset.data
-        return self.open_scenes(self.concepts, data.atlas, data.seed, data.scenes, held_out=False)
+            return self.own_data((64, 256), self.training_scenes)
+        return self.training_scenes(self.preset.data.scenes)
 
     @cached_property
     def large_data(self) -> Data:
         """Pictures sharp at 1024, of fewer sprites."""
         if self.pictures:
-            return open_pictures(list(self.pictures), self.cache, self.tokenizer, (256, 1024), self.device)
+            return self.own_data((256, 1024), self.large_scenes)
+        return self.large_scenes(min(20_000, self.preset.data.scenes))
+
+    def training_scenes(self, count: int) -> Scenes:
+        data = self.preset.data
+        return self.open_scenes(self.concepts, data.atlas, data.seed, count, held_out=False)
+
+    def large_scenes(self, count: int) -> Scenes:
         data = self.preset.data
         some = self.concepts[:: max(1, len(self.concepts) // data.large_concepts)]
-        return self.open_scenes(some, data.large_atlas, data.seed + 1, min(20_000, data.scenes), held_out=False)
+        return self.open_scenes(some, data.large_atlas, data.seed + 1, count, held_out=False)
+
+    def own_data(self, sizes: tuple[int, ...], scenes: Callable[[int], Scenes]) -> Pictures | Mixed:
+        """A person's pictures; when fine-tuning among scenes, which are drawn up only if they are rehearsed."""
+        pictures = open_pictures(list(self.pictures), self.cache, self.tokenizer, sizes, self.device, self.log)
+        if self.rehearse is None:
+            return pictures
+        count = scene_count(row_count(len(pictures), self.rehearse), self.rehearse)
+        return mix(pictures, scenes(count) if count else None, self.rehearse)
+
+    @property
+    def data_key(self) -> list:
+        """Names a person's pictures, and how they are mixed."""
+        pictures = self.data.pictures if isinstance(self.data, Mixed) else self.data
+        return [pictures.key, self.rehearse] if isinstance(pictures, Pictures) else []
 
     def held_out(self, count: int, seed: int) -> Scenes:
         return self.open_scenes(self.concepts, self.preset.data.atlas, seed, count, held_out=True)
@@ -194,7 +219,7 @@ class Context:
         """CLIP's embeddings [count, D] of the first pictures of the data; kept beside the checkpoints."""
         count, batch = min(count, len(self.data)), 2048 if self.device.type == "cuda" else 128
         weights = torch.cat([value.float().sum().cpu()[None] for value in self.trained("clip").values()])
-        facts = [weights.tolist(), count, len(self.data), self.tokenizer.fingerprint, [str(p) for p in self.pictures]]
+        facts = [weights.tolist(), count, len(self.data), self.tokenizer.fingerprint, self.data_key]
         key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
         path = self.folder / f"embeddings-{key}.npy"
         if not path.exists():
@@ -208,7 +233,7 @@ class Context:
     def initialise(self, network: nn.Module, stage: str) -> None:
         """Gives a new network the weights of the model that training starts from, if there is one."""
         if self.model and stage in adopt.SOURCES:
-            adopt.initialise(network, stage, self.model)
+            adopt.initialise(network, stage, self.model, model_scale=self.rehearse is not None)
 
     def maybe_compile(self, network: nn.Module) -> None:
         if self.compile_networks:

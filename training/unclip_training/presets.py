@@ -49,6 +49,10 @@ class Run:
     ema: float = 0.999
     clip_norm: float = 1.0
 
+    @property
+    def is_off(self) -> bool:
+        return not (self.steps or self.minutes)
+
 
 @dataclass(frozen=True)
 class Clip:
@@ -172,11 +176,33 @@ BASE = Preset(
 PRESETS = {preset.name: preset for preset in (TINY, SMALL, BASE)}
 
 
+def fine_tune(preset: Preset) -> Preset:
+    """Half an hour of a processor, to teach a trained model some dozens of pictures: low rates, small batches. The
+    upsamplers know edges already and the autoregressive prior would start anew; both are off.
+    """
+
+    def part(name: str, minutes: float, rate: float = 1e-4, batch: int = 16, **changes: object):  # noqa: ANN202
+        stage = getattr(preset, name)
+        run = replace(stage.run, steps=0, minutes=minutes, rate=rate, batch=batch, warm_up=20, cool_down=0.4, ema=0.99)
+        return replace(stage, run=run, **changes)
+
+    return replace(
+        preset,
+        name=f"{preset.name}-fine-tuned",
+        clip=part("clip", 3, batch=64),
+        prior=part("prior", 4, rate=2e-4, batch=128, scenes=12_288),
+        ar_prior=part("ar_prior", 0, batch=64),
+        decoder=part("decoder", 15, rate=2e-4, batch=32, small_share=0.0),
+        upsampler_1=part("upsampler_1", 0),
+        upsampler_2=part("upsampler_2", 0),
+    )
+
+
 def smoke(preset: Preset) -> Preset:
     """The same chain in a few minutes of one processor: few pictures, few steps, small batches."""
 
     def short(run: Run, steps: int, batch: int) -> Run:
-        return replace(run, steps=steps, minutes=0.0, batch=min(batch, run.batch), warm_up=10)
+        return run if run.is_off else replace(run, steps=steps, minutes=0.0, batch=min(batch, run.batch), warm_up=10)
 
     def part(name: str, steps: int, batch: int, **changes: object):  # noqa: ANN202
         stage = getattr(preset, name)

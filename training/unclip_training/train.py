@@ -12,22 +12,25 @@ from pathlib import Path
 
 import torch
 
-from .adopt import with_sizes_of
+from .adopt import with_sizes_of, with_steps_of
 from .context import Context
 from .data.fetch import bundle
+from .data.pictures import DataError
 from .export import export
 from .loop import Budget, Trainer, pack, unpack
-from .presets import PRESETS, STAGES, Preset, smoke
+from .presets import PRESETS, STAGES, Preset, fine_tune, smoke
 from .stages import make
 
 COMPILING = 90.0  # seconds: with less left, a stage that has to compile is not begun
+REHEARSE = 0.5  # of what is seen when fine-tuning
 OPTIONAL = frozenset({"ar-prior"})  # left out of "all" by --skip
 
 
 def parser() -> argparse.ArgumentParser:
     out = argparse.ArgumentParser(
         prog="training/train", description="Trains an unCLIP model and writes its directory to FOLDER/model.",
-        epilog="Stages build on those before them. Every stage goes on from its last checkpoint with --resume.",
+        epilog="Stages build on those before them. Every stage goes on from its last checkpoint with --resume. With both "
+        "--from and --data the model is fine-tuned: half an hour of a processor for some dozens of pictures.",
     )
     what = out.add_argument_group("what")
     what.add_argument("--preset", choices=PRESETS, default="tiny", help="sizes, rates and budgets (default: %(default)s)")
@@ -38,16 +41,20 @@ def parser() -> argparse.ArgumentParser:
     what.add_argument("--skip", default="", metavar="NAMES", help="stages that all leaves out, such as ar-prior")
     what.add_argument(
         "--data", type=Path, nargs="+", default=[], metavar="PATH",
-        help="folders or WebDataset shards of pictures with captions, instead of the emoji scenes",
+        help="folders or WebDataset shards of pictures with captions: instead of the emoji scenes; with --from, among them",
     )
     what.add_argument(
         "--from", dest="model", type=Path, metavar="MODEL", help="start from a model directory, of its sizes, not from random weights"
+    )
+    what.add_argument(
+        "--rehearse", type=float, metavar="SHARE",
+        help=f"when fine-tuning, the share of emoji scenes in what the model sees; 0: none, and none are fetched (default: {REHEARSE})",
     )
     when = out.add_argument_group("when")
     when.add_argument("--resume", action="store_true", help="go on from checkpoints, skip what is finished")
     when.add_argument("--minutes", type=float, metavar="M", help="stop after M minutes, with a checkpoint")
     when.add_argument(
-        "--budget", action="append", default=[], metavar="STAGE=M", help="train a stage for M minutes in all, not the preset's"
+        "--budget", action="append", default=[], metavar="STAGE=M", help="train a stage for M minutes in all, not the preset's; 0: not"
     )
     when.add_argument("--prepare", action="store_true", help="fetch, render and draw up the data, then stop")
     where = out.add_argument_group("where")
@@ -84,6 +91,37 @@ def with_budgets(preset: Preset, budgets: list[str]) -> Preset:
             raise SystemExit(f"train: '{budget}' is not STAGE=MINUTES") from None
         preset = replace(preset, **{field: replace(stage, run=run)})
     return preset
+
+
+def is_off(preset: Preset, name: str) -> bool:
+    return name != "tokenizer" and getattr(preset, name.replace("-", "_")).run.is_off
+
+
+def preset_for(options: argparse.Namespace) -> Preset:
+    """The preset, changed as the options say."""
+    preset = PRESETS[options.preset]
+    if options.model:
+        preset = with_sizes_of(preset, options.model)
+    if options.model and options.data:
+        preset = fine_tune(with_steps_of(preset, options.model))
+    return with_budgets(smoke(preset) if options.smoke else preset, options.budget)
+
+
+def rehearsed(options: argparse.Namespace) -> float | None:
+    """The share of emoji scenes when fine-tuning, else none."""
+    for path in options.data:
+        if not path.exists():
+            raise SystemExit(f"train: '{path}' does not exist")
+    if options.model and not (options.model / "model_index.json").exists():
+        raise SystemExit(f"train: '{options.model}' is not a model directory: it has no model_index.json")
+    if not (options.model and options.data):
+        if options.rehearse is not None:
+            raise SystemExit("train: --rehearse is for fine-tuning, with --from and --data")
+        return None
+    share = REHEARSE if options.rehearse is None else options.rehearse
+    if not 0 <= share <= 0.95:
+        raise SystemExit(f"train: --rehearse {share} is not from 0 to 0.95")
+    return share
 
 
 def pick_device(name: str) -> torch.device:
@@ -136,17 +174,23 @@ def main() -> None:
     if options.bundle:
         bundle(options.bundle)
         return
-    preset = with_budgets(smoke(PRESETS[options.preset]) if options.smoke else PRESETS[options.preset], options.budget)
-    if options.model:
-        preset = with_sizes_of(preset, options.model)
+    rehearse = rehearsed(options)
+    preset = preset_for(options)
     folder = options.folder or Path("out") / "training" / preset.name
     device = pick_device(options.device)
     compiled = options.compile if options.compile is not None else device.type == "cuda"
-    context = Context(preset, folder, device, options.processes, tuple(options.data), compiled, log, options.model)
-    stages = chosen_stages(options.stage, options.skip)
+    context = Context(preset, folder, device, options.processes, tuple(options.data), compiled, log, options.model, rehearse)
+    stages = [name for name in chosen_stages(options.stage, options.skip) if not is_off(preset, name)]
     budget = Budget(started + 60 * options.minutes) if options.minutes else Budget()
     if options.resume and options.from_parts:
         restore_parts(options.from_parts, context)
+    try:
+        run(stages, context, budget, options)
+    except DataError as error:
+        raise SystemExit(f"train: {error}") from None
+
+
+def run(stages: list[str], context: Context, budget: Budget, options: argparse.Namespace) -> None:
     if options.prepare:
         train_stage("tokenizer", context, budget, True, options.parts)
         log(f"{len(context.data)} pictures, {len(context.large_data)} large ones")
@@ -156,5 +200,5 @@ def main() -> None:
             log(f"{name}: stopped by --minutes; --resume goes on")
             return
     if all(context.has(name) for name in STAGES if name not in OPTIONAL):
-        export(context, folder / "model")
+        export(context, context.folder / "model")
 

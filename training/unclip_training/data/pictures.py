@@ -1,80 +1,191 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A person's own pictures and captions: a folder (cat.png with cat.txt) or WebDataset shards (*.tar of the same).
+"""A person's own pictures and captions: a folder or WebDataset shards (*.tar).
 
-A caption file holds one caption a line; where there are several, any of them may stand for the picture. Pictures are
+In a folder a picture's captions stand in the text file beside it (cat.png with cat.txt), in a json file's `caption`, or
+in a table (metadata.jsonl, metadata.csv or captions.csv with file_name and text, as Hugging Face's imagefolder has it).
+A text file holds one caption a line; where there are several, any of them may stand for the picture. Pictures are
 cropped to a square in the middle, laid on white where they are transparent, and kept at every training size in
-memory-mapped arrays.
+memory-mapped arrays. What can't be used is an error (`DataError`), not left out.
 """
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import io
 import json
 import os
 import shutil
 import tarfile
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 from torch.nn import functional
 
 from ..tokenizer import Tokenizer
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp"})
+TABLES = ("metadata.jsonl", "metadata.csv", "captions.csv")
 CAPTIONS = 2  # kept of each picture, as a scene has one in each of two languages
 MAX_PIXELS = 1 << 26
+NAMED = 5  # of many faults of a kind, as many are named
+READ = 2  # of how pictures are read: another number, and what is kept of them is made anew
 
 
-def members_of(path: Path) -> Iterator[tuple[str, bytes]]:
-    """Name and content of each file of a shard, or of a folder and those below it, in order."""
-    if path.is_dir():
-        for file in sorted(p for p in path.rglob("*") if p.is_file()):
-            if file.suffix == ".tar":
-                yield from members_of(file)
-            elif file.suffix.lower() in SUFFIXES | {".txt", ".json"}:
-                yield str(file.with_suffix("")) + file.suffix.lower(), file.read_bytes()
+class DataError(ValueError):
+    """Pictures or captions that can't be used; the text is for the person whose they are."""
+
+
+@dataclass
+class Sample:
+    name: str
+    picture: bytes = b""  # as encoded
+    captions: list[str] = field(default_factory=list)
+
+    def add(self, file: str, content: bytes) -> None:
+        """Takes one of a sample's files."""
+        suffix = PurePosixPath(file).suffix.lower()
+        if suffix in SUFFIXES:
+            self.picture = content
+        elif suffix == ".txt":
+            self.captions = [line.strip() for line in text_of(file, content).splitlines() if line.strip()]
+        elif suffix == ".json" and not self.captions:
+            found = parsed(file, text_of(file, content))
+            caption = found.get("caption") if isinstance(found, dict) else None
+            self.captions = [caption.strip()] if isinstance(caption, str) and caption.strip() else []
+
+
+def text_of(name: str, content: bytes) -> str:
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise DataError(f"'{name}' is not text in UTF-8") from None
+
+
+def parsed(name: str, text: str) -> object:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise DataError(f"'{name}' is not JSON: {error}") from None
+
+
+def some(names: Iterable[str]) -> str:
+    """The first few names, and how many there are beside."""
+    found = list(names)
+    more = f" and {len(found) - NAMED} more" if len(found) > NAMED else ""
+    return ", ".join(found[:NAMED]) + more
+
+
+def records_of(table: Path) -> Iterator[tuple[int, object]]:
+    """The lines of a table, with their numbers."""
+    text = text_of(str(table), table.read_bytes())
+    if table.suffix == ".csv":
+        yield from enumerate(csv.DictReader(io.StringIO(text)), 2)
         return
-    with tarfile.open(path) as shard:
-        for member in shard:
-            content = shard.extractfile(member)
-            if content:
-                yield f"{path}/{member.name}", content.read()
+    for number, line in enumerate(text.splitlines(), 1):
+        if line.strip():
+            yield number, parsed(f"{table}, line {number}", line)
 
 
-def samples(paths: list[Path]) -> Iterator[tuple[bytes, list[str]]]:
-    """Pictures as encoded, with their captions; files of one sample stand next to each other, as in WebDataset."""
-    key, picture, captions = "", b"", list[str]()
+def captions_in(table: Path) -> dict[Path, list[str]]:
+    """What a table says of the pictures beside and below it."""
+    said: dict[Path, list[str]] = {}
+    for number, record in records_of(table):
+        fields = record if isinstance(record, dict) else {}
+        name, text = fields.get("file_name"), fields.get("text")
+        if not (isinstance(name, str) and name and isinstance(text, str) and text.strip()):
+            raise DataError(f"'{table}', line {number}, lacks a file_name or its text")
+        said.setdefault(table.parent / name, []).append(text.strip())
+    missing = [str(path.relative_to(table.parent)) for path in said if not path.is_file()]
+    if missing:
+        raise DataError(f"'{table}' names pictures that are not there: {some(missing)}")
+    return said
+
+
+def folder_samples(folder: Path) -> Iterator[Sample]:
+    """In the order of names, hidden files aside; a shard's samples stand in its place."""
+    hidden = [p for p in folder.rglob("*") if any(part.startswith(".") for part in p.relative_to(folder).parts)]
+    files = sorted(set(p for p in folder.rglob("*") if p.is_file()).difference(hidden))
+    said = {path: captions for file in files if file.name in TABLES for path, captions in captions_in(file).items()}
+    beside: dict[Path, list[Path]] = {}
+    for file in files:
+        if file.suffix.lower() in (".txt", ".json"):
+            beside.setdefault(file.with_suffix(""), []).append(file)
+    for file in files:
+        if file.suffix == ".tar":
+            yield from shard_samples(file)
+        elif file.suffix.lower() in SUFFIXES:
+            sample = Sample(str(file), file.read_bytes(), said.get(file, []))
+            for other in () if sample.captions else sorted(beside.get(file.with_suffix(""), []), reverse=True):
+                sample.add(str(other), other.read_bytes())
+            yield sample
+
+
+def shard_samples(path: Path) -> Iterator[Sample]:
+    """Files of one sample stand next to each other and have one name up to the first dot, as in WebDataset."""
+    sample = Sample("")
+    try:
+        with tarfile.open(path) as shard:
+            for member in shard:
+                content = shard.extractfile(member)
+                if not content:
+                    continue
+                pure = PurePosixPath(f"{path}/{member.name}")
+                stem = str(pure.parent / pure.name.split(".")[0])
+                if stem != sample.name:
+                    yield from [sample] if sample.picture else []
+                    sample = Sample(stem)
+                sample.add(str(pure), content.read())
+    except tarfile.TarError as error:
+        raise DataError(f"'{path}' is not a shard: {error}") from None
+    yield from [sample] if sample.picture else []
+
+
+def samples(paths: list[Path]) -> Iterator[Sample]:
+    """All pictures with their captions, of which some may have none."""
     for path in paths:
-        for name, content in members_of(path):
-            pure = PurePosixPath(name)
-            stem = str(pure.parent / pure.name.split(".")[0])
-            if stem != key:
-                if picture and captions:
-                    yield picture, captions
-                key, picture, captions = stem, b"", []
-            suffix = pure.suffix.lower()
-            if suffix in SUFFIXES:
-                picture = content
-            elif suffix == ".txt":
-                captions = [line.strip() for line in content.decode().splitlines() if line.strip()]
-            elif suffix == ".json" and not captions:
-                caption = json.loads(content).get("caption")
-                captions = [caption] if isinstance(caption, str) and caption.strip() else []
-    if picture and captions:
-        yield picture, captions
+        if not path.exists():
+            raise DataError(f"'{path}' does not exist")
+        yield from folder_samples(path) if path.is_dir() else shard_samples(path)
+
+
+def usable(paths: list[Path]) -> list[Sample]:
+    """The pictures, each with a caption."""
+    found = list(samples(paths))
+    places = ", ".join(f"'{path}'" for path in paths)
+    if not found:
+        raise DataError(f"no picture ({', '.join(sorted(SUFFIXES))}) is in {places}")
+    silent = [sample.name for sample in found if not sample.captions]
+    if silent:
+        raise DataError(
+            f"{len(silent)} of {len(found)} pictures have no caption: {some(silent)}; write it into a text file of the "
+            f"same name (cat.png, cat.txt) or into metadata.jsonl"
+        )
+    return found
+
+
+def report_cuts(found: list[Sample], tokenizer: Tokenizer, log: Callable[[str], None]) -> None:
+    """Says which captions are longer than the text encoder reads, and what of them is lost."""
+    room, cuts = tokenizer.length - 2, list[str]()
+    for sample in found:
+        for caption in sample.captions[:CAPTIONS]:
+            encoding = tokenizer.engine.encode(caption)
+            if len(encoding.ids) > room:
+                cuts.append(f"{Path(sample.name).name}: '{caption[encoding.offsets[room][0]:].strip()}'")
+    if cuts:
+        log(f"{len(cuts)} captions are longer than {room} tokens, and their ends are lost: {some(cuts)}")
 
 
 def squared(encoded: bytes, size: int) -> np.ndarray:
     """uint8 [size, size, 3]."""
     with Image.open(io.BytesIO(encoded)) as opened:
         if opened.width * opened.height > MAX_PIXELS:
-            raise ValueError(f"a picture of {opened.width} x {opened.height} is too large")
+            raise ValueError(f"{opened.width} x {opened.height} is too large")
         picture = ImageOps.exif_transpose(opened).convert("RGBA")
     white = Image.new("RGBA", picture.size, "white")
     picture = Image.alpha_composite(white, picture).convert("RGB")
@@ -86,6 +197,7 @@ class Pictures:
     tokens: Tensor  # int16 [n, CAPTIONS, length]
     meaning: Tensor  # int64 [n]: equal where the captions are
     levels: dict[int, Tensor]  # by side: uint8 [n, side, side, 3]
+    key: str = ""  # names the files, the tokenizer and the sizes that these were made from
     group: int = 1
 
     def __len__(self) -> int:
@@ -113,33 +225,47 @@ class Pictures:
 
 
 def open_pictures(
-    paths: list[Path], folder: Path, tokenizer: Tokenizer, sizes: tuple[int, ...], device: torch.device
+    paths: list[Path], folder: Path, tokenizer: Tokenizer, sizes: tuple[int, ...], device: torch.device,
+    log: Callable[[str], None] = print,
 ) -> Pictures:
     """The pictures at `sizes`, decoded on the first call and mapped from `folder` afterwards."""
-    files = [[str(p), p.stat().st_size, p.stat().st_mtime_ns] for path in paths for p in sorted([path, *path.rglob("*")])]
-    key = hashlib.sha256(json.dumps([files, tokenizer.fingerprint, sizes]).encode()).hexdigest()[:16]
+    files = [[str(p), p.stat().st_size, p.stat().st_mtime_ns] for path in paths if path.exists() for p in sorted([path, *path.rglob("*")])]
+    key = hashlib.sha256(json.dumps([files, tokenizer.fingerprint, sizes, READ]).encode()).hexdigest()[:16]
     path = folder / f"pictures-{key}"
     if not path.exists():
-        write_pictures(path, paths, tokenizer, sizes)
+        write_pictures(path, paths, tokenizer, sizes, log)
     load = {name: torch.from_numpy(np.load(path / f"{name}.npy")).to(device) for name in ("tokens", "meaning")}
     levels = {side: torch.from_numpy(np.load(path / f"{side}.npy")).to(device) for side in sizes}
-    return Pictures(load["tokens"], load["meaning"], levels)
+    return Pictures(load["tokens"], load["meaning"], levels, key)
 
 
-def write_pictures(path: Path, paths: list[Path], tokenizer: Tokenizer, sizes: tuple[int, ...]) -> None:
-    found = list(samples(paths))
-    if not found:
-        raise ValueError(f"no picture with a caption in {', '.join(map(str, paths))}")
+def write_pictures(path: Path, paths: list[Path], tokenizer: Tokenizer, sizes: tuple[int, ...], log: Callable[[str], None]) -> None:
+    found = usable(paths)
+    report_cuts(found, tokenizer, log)
     partial = path.with_suffix(".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    said = [[captions[at % len(captions)] for at in range(CAPTIONS)] for _, captions in found]
+    said = [[sample.captions[at % len(sample.captions)] for at in range(CAPTIONS)] for sample in found]
     np.save(partial / "tokens.npy", np.stack([tokenizer.encode([s[at] for s in said]) for at in range(CAPTIONS)], axis=1))
-    digests = [hashlib.blake2b("\n".join(captions).encode(), digest_size=8).digest() for _, captions in found]
+    digests = [hashlib.blake2b("\n".join(sample.captions).encode(), digest_size=8).digest() for sample in found]
     np.save(partial / "meaning.npy", np.array([int.from_bytes(d, "little", signed=True) for d in digests], np.int64))
-    for side in sizes:
-        array = np.lib.format.open_memmap(partial / f"{side}.npy", "w+", np.uint8, (len(found), side, side, 3))
-        for at, (encoded, _) in enumerate(found):
-            array[at] = squared(encoded, side)
-        array.flush()
+    write_levels(partial, found, sizes)
     os.replace(partial, path)
+
+
+def write_levels(folder: Path, found: list[Sample], sizes: tuple[int, ...]) -> None:
+    """One array a size; pictures that can't be read are told all at once."""
+    arrays = [np.lib.format.open_memmap(folder / f"{side}.npy", "w+", np.uint8, (len(found), side, side, 3)) for side in sizes]
+    faults = []
+    for at, sample in enumerate(found):
+        try:
+            for array, side in zip(arrays, sizes, strict=True):
+                array[at] = squared(sample.picture, side)
+        except UnidentifiedImageError:
+            faults.append(f"{sample.name} (no picture of a known format)")
+        except (OSError, ValueError, Image.DecompressionBombError) as error:
+            faults.append(f"{sample.name} ({error})")
+    if faults:
+        raise DataError(f"{len(faults)} of {len(found)} pictures cannot be read: {some(faults)}")
+    for array in arrays:
+        array.flush()

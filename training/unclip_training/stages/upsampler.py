@@ -14,6 +14,7 @@ from torch.nn import functional
 from .. import models
 from ..context import Context, Data
 from ..data.compositor import Scenes
+from ..data.mixed import Mixed
 from ..diffusion import STEPS, Diffusion
 from ..loop import pick
 from ..presets import Upsampler
@@ -26,6 +27,11 @@ ANYWHERE = 0.1  # share of crops that need not show anything
 
 def corners(data: Data, index: Tensor, size: int, side: int, generator: torch.Generator) -> Tensor:
     """Where to crop [n, 2]: near something drawn where that is known, on the grid of the small picture's pixels."""
+    if isinstance(data, Mixed):
+        found = torch.empty(len(index), 2, device=data.device)
+        for part, places, rows in data.parts(index):
+            found[places.to(data.device)] = corners(part, rows, size, side, generator)
+        return found
     cells, reach = size // FACTOR, side // FACTOR
     count = len(index)
     corner = torch.rand((count, 2), generator=generator, device=data.device) * (cells - reach + 1)

@@ -1,0 +1,363 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Starting from a model directory, a person's own pictures, and both together, with toy sizes."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image, ImageDraw
+from safetensors.torch import load_file
+from torch import nn
+from unclip_training import adopt, models, train
+from unclip_training.context import Context
+from unclip_training.data.compositor import Scenes, on_device
+from unclip_training.data.mixed import GROUP, ROWS, Mixed, cover, mix, view, windows
+from unclip_training.data.pictures import DataError, Pictures, open_pictures, samples
+from unclip_training.data.sprites import Atlas
+from unclip_training.data.table import World, open_table
+from unclip_training.export import export
+from unclip_training.loop import Budget, write_atomically
+from unclip_training.presets import PRESETS, STAGES, Preset, fine_tune
+from unclip_training.stages.upsampler import corners
+from unclip_training.tokenizer import Tokenizer
+
+CPU = torch.device("cpu")
+TINY = PRESETS["tiny"]
+LENGTH = 16
+
+
+def toy_preset() -> Preset:
+    clip = replace(TINY.clip, width=64, layers=1, heads=1, image_width=32, image_layers=1, image_heads=1, patch=16, embedding=64)
+    return replace(
+        TINY, clip=clip, tokens=replace(TINY.tokens, length=LENGTH), prior=replace(TINY.prior, layers=1, heads=1, steps=3),
+        decoder=replace(TINY.decoder, channels=(32, 32, 32, 32), context=32, guidance=3.5),
+        upsampler_1=replace(TINY.upsampler_1, channels=(32, 32)), upsampler_2=replace(TINY.upsampler_2, channels=(32, 64)),
+    )
+
+
+def random_networks(context: Context) -> dict[str, nn.Module]:
+    preset = context.preset
+    embedding = preset.clip.embedding
+    prior = models.prior(preset.prior, preset.clip, LENGTH)
+    nn.init.ones_(prior.clip_std)
+    return {
+        "clip": nn.ModuleDict({"text": context.new_text_encoder(), "image": models.image_encoder(preset.clip)}),
+        "prior": prior,
+        "decoder": nn.ModuleDict({
+            "text_proj": models.text_proj(preset.decoder, embedding), "unet": models.decoder(preset.decoder, embedding)
+        }),
+        "upsampler-1": models.upsampler(preset.upsampler_1, 256),
+        "upsampler-2": models.upsampler(preset.upsampler_2, 1024),
+    }
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory, tokenizer: Tokenizer) -> Path:
+    """A directory of random weights, written as training writes it."""
+    folder = tmp_path_factory.mktemp("toy")
+    torch.manual_seed(0)
+    context = Context(toy_preset(), folder, CPU, log=lambda _: None)
+    write_atomically(context.checkpoint("tokenizer"), {"merges": [list(p) for p in tokenizer.merges], "length": LENGTH})
+    for stage, network in random_networks(context).items():
+        write_atomically(context.checkpoint(stage), {"average": network.state_dict()})
+    export(context, folder / "model")
+    return folder / "model"
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """Six: a white disc left of the middle, on grounds of different colours."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for at, colour in enumerate(("red", "green", "blue", "black", "brown", "purple")):
+        picture = Image.new("RGB", (300, 260), colour)
+        ImageDraw.Draw(picture).ellipse((60, 80, 140, 160), fill="white")
+        picture.save(folder / f"{at}.png")
+        (folder / f"{at}.txt").write_text(f"a moon on {colour}")
+    return folder
+
+
+@pytest.fixture
+def own(pictures: Path, tokenizer: Tokenizer, tmp_path: Path) -> Pictures:
+    return open_pictures([pictures], tmp_path / "cache", tokenizer, (64, 256), CPU)
+
+
+@pytest.fixture
+def scenes(world: World, atlas: Atlas, tokenizer: Tokenizer, tmp_path: Path) -> Scenes:
+    return on_device(open_table(tmp_path / "scenes", world, tokenizer, seed=1, count=64), [atlas], GROUP, CPU)
+
+
+def few_rows(monkeypatch: pytest.MonkeyPatch, rows: int = 64) -> None:
+    monkeypatch.setattr("unclip_training.data.mixed.ROWS", rows)
+
+
+# Starting from a model directory
+
+
+def test_sizes_come_from_the_directory(model: Path) -> None:
+    toy, found = toy_preset(), adopt.with_sizes_of(TINY, model)
+    assert (found.clip, found.tokens, found.upsampler_1, found.upsampler_2) == (toy.clip, toy.tokens, toy.upsampler_1, toy.upsampler_2)
+    assert found.decoder == replace(toy.decoder, guidance=TINY.decoder.guidance)
+    assert found.prior.layers == 1 and found.prior.steps == TINY.prior.steps
+    recommended = adopt.with_steps_of(found, model)
+    assert recommended.prior.steps == 3 and recommended.decoder.guidance == 3.5
+
+
+def test_a_stage_starts_with_the_directorys_weights(model: Path, tmp_path: Path) -> None:
+    context = Context(toy_preset(), tmp_path, CPU, log=lambda _: None, model=model)
+    context.write_tokenizer()
+    torch.manual_seed(1)
+    fresh = random_networks(context)
+    fresh["clip"].log_scale = nn.Parameter(torch.zeros(()))
+    for stage, network in fresh.items():
+        context.initialise(network, stage)
+        for name, value in context.trained(stage).items():
+            if name not in ("clip_mean", "clip_std"):
+                assert torch.equal(network.state_dict()[name], value), (stage, name)
+    unet = load_file(model / "decoder" / "diffusion_pytorch_model.safetensors")
+    assert all(torch.equal(fresh["decoder"]["unet"].state_dict()[name], value.float()) for name, value in unet.items())
+
+
+@pytest.mark.parametrize("model_scale", [False, True])
+def test_the_priors_scale_is_the_datas_or_the_models(model: Path, model_scale: bool) -> None:
+    network = models.prior(toy_preset().prior, toy_preset().clip, LENGTH)
+    nn.init.constant_(network.clip_std, 7.0)
+    adopt.initialise(network, "prior", model, model_scale)
+    assert bool((network.clip_std == 7).all()) is not model_scale
+
+
+def test_the_tokenizer_is_the_models(model: Path, tmp_path: Path, tokenizer: Tokenizer) -> None:
+    context = Context(toy_preset(), tmp_path, CPU, log=lambda _: None, model=model)
+    context.write_tokenizer()
+    assert context.tokenizer.vocabulary == tokenizer.vocabulary and context.tokenizer.merges == tokenizer.merges
+
+
+def test_realigning_undoes_a_linear_map() -> None:
+    torch.manual_seed(3)
+    proj = models.text_proj(replace(toy_preset().decoder, channels=(32, 32, 32, 32)), 64).eval()
+    nn.init.normal_(proj.learned_classifier_free_guidance_embeddings)
+    maps = [(torch.linalg.qr(torch.randn(64, 64))[0] * (1 + torch.rand(64)), torch.randn(64)) for _ in range(3)]
+    old = [torch.randn(4000, 64) for _ in range(3)]
+    new = [values @ matrix.T + offset for values, (matrix, offset) in zip(old, maps, strict=True)]
+
+    def read(values: list[torch.Tensor]) -> list[torch.Tensor]:
+        return list(proj(
+            image_embeddings=values[0][:8], prompt_embeds=values[1][:8], text_encoder_hidden_states=values[2][:8, None],
+            do_classifier_free_guidance=False,
+        ))
+
+    before, unknown = read(old), proj.learned_classifier_free_guidance_embeddings.clone()
+    far = [(a - b).abs().max() for a, b in zip(read(new), before, strict=True)]
+    adopt.realign(proj, *zip(new, old, strict=True))
+    after = read(new)
+    for a, b, distance in zip(after, before, far, strict=True):
+        assert float((a - b).abs().max()) < 0.01 * float(distance)
+    mapped = unknown @ maps[0][0].T + maps[0][1]
+    assert torch.allclose(proj.learned_classifier_free_guidance_embeddings, mapped, atol=0.02)
+
+
+def test_directions_that_never_vary_stay_as_they_are() -> None:
+    torch.manual_seed(4)
+    given = torch.randn(500, 8) * torch.tensor([1.0] * 4 + [0.0] * 4)
+    matrix, offset = adopt.affine(given, 2 * given + 1)
+    assert torch.allclose(matrix, torch.diag(torch.tensor([2.0] * 4 + [1.0] * 4)), atol=0.01)
+    assert torch.allclose(offset, torch.ones(8), atol=0.01)
+
+
+# A person's own pictures
+
+
+def table_of(folder: Path, name: str, content: str) -> None:
+    for text in folder.glob("*.txt"):
+        text.unlink()
+    (folder / name).write_text(content)
+
+
+@pytest.mark.parametrize(("name", "line"), [
+    ("metadata.jsonl", '{{"file_name": "{0}", "text": "{1}"}}'), ("metadata.csv", '{0},"{1}"'), ("captions.csv", '{0},"{1}"'),
+])
+def test_captions_from_a_table(pictures: Path, name: str, line: str) -> None:
+    rows = [line.format(f"{at}.png", f"picture {at}, mine") for at in range(6)] + [line.format("0.png", "another word")]
+    table_of(pictures, name, "\n".join([*(["file_name,text"] if name.endswith("csv") else []), *rows]) + "\n")
+    found = {Path(sample.name).name: sample.captions for sample in samples([pictures])}
+    assert found["0.png"] == ["picture 0, mine", "another word"] and found["5.png"] == ["picture 5, mine"]
+
+
+def test_names_with_dots_are_different_pictures(pictures: Path) -> None:
+    for end in ("png", "txt"):
+        for at in (0, 1):
+            (pictures / f"{at}.{end}").rename(pictures / f"IMG.{at}.{end}")
+    (pictures / "._0.png").write_bytes(b"a file manager's")
+    found = {Path(sample.name).name: sample.captions for sample in samples([pictures])}
+    assert len(found) == 6 and found["IMG.1.png"] == ["a moon on green"]
+
+
+def breaking(fault: str, folder: Path) -> None:
+    if fault == "empty":
+        for file in folder.iterdir():
+            file.unlink()
+    elif fault == "silent":
+        (folder / "3.txt").unlink()
+        (folder / "4.txt").write_text(" \n")
+    elif fault == "unreadable":
+        (folder / "2.png").write_bytes(b"no picture")
+        (folder / "5.png").write_bytes((folder / "5.png").read_bytes()[:200])
+    elif fault == "latin":
+        (folder / "0.txt").write_bytes("caf\xe9".encode("latin-1"))
+    elif fault == "unnamed":
+        table_of(folder, "metadata.jsonl", '{"file": "0.png"}\n')
+    elif fault == "missing":
+        table_of(folder, "captions.csv", "file_name,text\n9.png,a dog\n")
+
+
+@pytest.mark.parametrize(("fault", "message"), [
+    ("empty", r"no picture \(.jpeg, .jpg, .png, .webp\) is in '.*pictures'"),
+    ("silent", r"2 of 6 pictures have no caption: .*3\.png, .*4\.png; write it"),
+    ("unreadable", r"2 of 6 pictures cannot be read: .*2\.png \(no picture of a known format\), .*5\.png"),
+    ("latin", r"'.*0\.txt' is not text in UTF-8"),
+    ("unnamed", r"metadata\.jsonl', line 1, lacks a file_name"),
+    ("missing", r"names pictures that are not there: 9\.png"),
+])
+def test_what_cannot_be_used_is_told(
+    fault: str, message: str, pictures: Path, tmp_path: Path, tokenizer: Tokenizer
+) -> None:
+    breaking(fault, pictures)
+    with pytest.raises(DataError, match=message):
+        open_pictures([pictures], tmp_path / "cache", tokenizer, (64,), CPU)
+    assert not list((tmp_path / "cache").glob("pictures-????????????????"))
+
+
+def test_the_end_of_a_long_caption_is_told(pictures: Path, tmp_path: Path, tokenizer: Tokenizer) -> None:
+    (pictures / "1.txt").write_text("cat cat cat cat cat cat cat cat cat cat cat cat cat cat cat cat cat on a mat")
+    (pictures / "2.txt").write_text("ẞ☃")  # known as bytes only
+    told: list[str] = []
+    open_pictures([pictures], tmp_path / "cache", tokenizer, (64,), CPU, told.append)
+    assert len(told) == 1
+    assert "1 captions are longer than 14 tokens" in told[0] and "1.png: '" in told[0] and told[0].endswith("on a mat'")
+
+
+# Among emoji scenes
+
+
+def test_the_share_is_the_same_in_every_part(own: Pictures, scenes: Scenes, monkeypatch: pytest.MonkeyPatch) -> None:
+    few_rows(monkeypatch, 256)
+    data = mix(own, scenes, 0.25)
+    assert len(data) == 256 and data.group == GROUP
+    for rows in (16, 64, 240):
+        assert float(data.own[:rows].float().mean()) == 0.75
+    assert all(len(set(block.tolist())) == 1 for block in data.own.view(-1, GROUP))
+    assert set(data.source[data.own].tolist()) == set(range(6))
+    assert data.source[~data.own].tolist() == list(range(64))
+    for at in (0, 250, *(~data.own).nonzero()[:3, 0].tolist()):
+        source = own if data.own[at] else scenes
+        assert torch.equal(data.tokens[at], source.tokens[data.source[at]])
+        assert data.meaning[at] == source.meaning[data.source[at]]
+
+
+def test_nothing_but_pictures_without_rehearsal(own: Pictures) -> None:
+    data = mix(own, None, 0.0)
+    assert len(data) == ROWS and bool(data.own.all())
+    assert data.draw(torch.arange(8), 64).shape == (8, 3, 64, 64)
+
+
+def test_each_row_is_drawn_from_its_source(own: Pictures, scenes: Scenes, monkeypatch: pytest.MonkeyPatch) -> None:
+    few_rows(monkeypatch)
+    data, index = mix(own, scenes, 0.5), torch.tensor([5, 0, 6, 1])
+    drawn = data.draw(index, 16)
+    assert data.own[index].tolist() == [False, True, False, True]
+    assert torch.equal(drawn[[0, 2]], scenes.draw(data.source[index[[0, 2]]], 16))
+    assert torch.allclose(drawn[1, :, 0, 0], torch.tensor([1.0, -1.0, -1.0]), atol=0.01)
+    assert torch.equal(drawn, data.draw(index, 16))
+    corner = corners(data, index, 256, 96, torch.Generator().manual_seed(0))
+    assert float(corner.min()) >= 0 and float(corner.max()) <= 1 - 96 / 256
+    crops = data.draw(index, 96, corner, 96 / 256)
+    assert torch.equal(crops[1:2], own.draw(data.source[index[1:2]], 96, corner[1:2], 96 / 256))
+
+
+def test_views_shift_and_scale_but_never_flip(own: Pictures) -> None:
+    same, right = torch.tensor([[0.0, 0.0, 1.0]]), torch.tensor([[-0.25, 0.0, 1.0]])
+    whole = view(own, torch.tensor([0]), same, 64)
+    assert float((whole - own.draw(torch.tensor([0]), 64)).abs().mean()) < 0.01
+    moved = view(own, torch.tensor([0]), right, 64)
+    assert torch.allclose(moved[..., 16:], whole[..., :48], atol=1e-5)
+    assert torch.allclose(moved[..., :16], whole[..., :1].expand(-1, -1, -1, 16), atol=1e-2)  # the edge goes on
+    found = windows(1000)
+    assert float((found[:, 2] - 1).abs().max()) <= 0.06 and float((found[:, :2] + found[:, 2:] / 2 - 0.5).abs().max()) <= 0.041
+    for start in (-0.3, 0.0, 0.2):
+        assert torch.allclose(cover(torch.tensor([start]), torch.tensor([1.1]), 16, 64).sum(2), torch.ones(1, 16), atol=1e-4)
+
+
+# Both together
+
+
+def toy_context(model: Path, pictures: Path, folder: Path, rehearse: float) -> Context:
+    preset = fine_tune(adopt.with_sizes_of(TINY, model))
+
+    def short(name: str, **changes: object):  # noqa: ANN202
+        stage = getattr(preset, name)
+        return replace(stage, run=replace(stage.run, minutes=0, steps=2, batch=8), **changes)
+
+    preset = replace(preset, clip=short("clip"), prior=short("prior", scenes=32), decoder=short("decoder", prior_steps=2))
+    return Context(preset, folder, CPU, 1, (pictures,), log=lambda _: None, model=model, rehearse=rehearse)
+
+
+@pytest.mark.parametrize("rehearse", [0.0, 0.5])
+def test_fine_tuning_ends_in_a_model_directory(
+    model: Path, pictures: Path, scenes: Scenes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rehearse: float
+) -> None:
+    few_rows(monkeypatch, 128)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("UNCLIP_TRAINING_PACKAGES", str(tmp_path / "none"))
+    asked: list[int] = []
+    monkeypatch.setattr(Context, "training_scenes", lambda self, count: asked.append(count) or scenes)
+    context = toy_context(model, pictures, tmp_path / "run", rehearse)
+    for stage in ("tokenizer", "clip", "prior", "decoder"):
+        assert train.train_stage(stage, context, Budget(), resume=False, parts=None)
+    assert isinstance(context.data, Mixed) and asked == ([64] if rehearse else [])
+    export(context, tmp_path / "run" / "model")
+    for name, same in (("decoder", False), ("prior", False), ("text_encoder", False), ("super_res_first", True)):
+        before, after = (adopt.weights(folder / name) for folder in (model, tmp_path / "run" / "model"))
+        assert before.keys() == after.keys()
+        assert all(torch.equal(after[key], value) for key, value in before.items()) is same, name
+
+
+def options(*arguments: str):  # noqa: ANN201
+    return train.parser().parse_args(arguments)
+
+
+def test_from_and_data_together_are_fine_tuning(model: Path, pictures: Path) -> None:
+    both = options("--from", str(model), "--data", str(pictures), "--budget", "decoder=5", "--budget", "upsampler-1=2")
+    preset = train.preset_for(both)
+    assert preset.name == "tiny-fine-tuned" and preset.decoder.guidance == 3.5
+    assert [name for name in STAGES if not train.is_off(preset, name)] == ["tokenizer", "clip", "prior", "decoder", "upsampler-1"]
+    assert preset.decoder.run.minutes == 5 and preset.decoder.run.rate < TINY.decoder.run.rate
+    assert train.rehearsed(both) == 0.5
+    assert train.preset_for(options("--from", str(model))).decoder.run == TINY.decoder.run
+    assert train.rehearsed(options("--data", str(pictures))) is None
+    smoke = train.preset_for(options("--from", str(model), "--data", str(pictures), "--smoke"))
+    assert smoke.clip.run.steps and train.is_off(smoke, "ar-prior")
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (("--data", "{tmp}/nowhere"), "nowhere' does not exist"), (("--from", "{tmp}"), "is not a model directory"),
+    (("--rehearse", "0.5"), "--rehearse is for fine-tuning"),
+    (("--from", "{model}", "--data", "{tmp}", "--rehearse", "1"), "is not from 0 to 0.95"),
+    (("--from", "{model}", "--data", "{tmp}", "--folder", "{tmp}/run"), "train: no picture"),
+])
+def test_misuse_is_told_in_a_line(
+    arguments: tuple[str, ...], message: str, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    filled = [argument.format(tmp=tmp_path, model=model) for argument in arguments]
+    monkeypatch.setattr(sys, "argv", ["train", "--device", "cpu", *filled])
+    with pytest.raises(SystemExit, match=message):
+        train.main()
+
+
+def test_the_model_directory_of_the_test_is_complete(model: Path) -> None:
+    assert json.loads((model / "unclip.json").read_text())["guidance"]["decoder"] == 3.5

@@ -29,7 +29,7 @@ int embedding_load(struct embedding *embedding, struct nn *nn, struct weights *w
     float *values = malloc(count * sizeof *values);
     embedding->data = malloc(count * dtype_size(embedding->dtype));
     if (values && embedding->data) {
-        convert_to_f32(values, entry->data, entry->dtype, count);
+        weights_read(weights, entry, 0, count, values);
         store(embedding->data, embedding->dtype, values, count);
     } else {
         rc = err_set(err, ERR_OUT_OF_MEMORY, "cannot hold '%s' of %zu values", name, count);

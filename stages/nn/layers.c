@@ -57,7 +57,8 @@ static int loading_init(struct loading *loading, struct nn *nn, int64_t weights,
 
 #define CHUNK 4096
 /* Copies an entry in the compute dtype. */
-static void copy_converted(void *dst, enum dtype dtype, const struct safetensors_entry *entry)
+static void copy_converted(void *dst, enum dtype dtype, const struct weights *weights,
+                           const struct safetensors_entry *entry)
 {
     size_t count = entry->bytes / dtype_size(entry->dtype);
     if (entry->dtype == dtype && count) {
@@ -65,14 +66,13 @@ static void copy_converted(void *dst, enum dtype dtype, const struct safetensors
         return;
     }
     if (dtype == DTYPE_F32) {
-        convert_to_f32(dst, entry->data, entry->dtype, count);
+        weights_read(weights, entry, 0, count, dst);
         return;
     }
     float chunk[CHUNK];
     for (size_t i = 0; i < count; i += CHUNK) {
         size_t now = count - i < CHUNK ? count - i : CHUNK;
-        convert_to_f32(chunk, (const char *)entry->data + i * dtype_size(entry->dtype),
-                       entry->dtype, now);
+        weights_read(weights, entry, i, now, chunk);
         convert_f32_to_bf16((uint16_t *)dst + i, chunk, now);
     }
 }
@@ -90,7 +90,7 @@ static int load_part(struct loading *loading, struct weights *weights, const cha
     size_t row = dtype_size(loading->dtype);
     for (int i = 1; i < rank; i++)
         row *= (size_t)dim[i];
-    copy_converted((char *)loading->weights + (size_t)skip * row, loading->dtype, entry);
+    copy_converted((char *)loading->weights + (size_t)skip * row, loading->dtype, weights, entry);
     if (!loading->bias)
         return 0;
     BUG_ON(snprintf(path, sizeof(path), "%s.bias", name) >= (int)sizeof(path));

@@ -8,10 +8,14 @@
 
 #include "common/memory.h"
 
+#define SCALE_SUFFIX ".scale"
+
+/* Each array has an element for each tensor of the file. */
 struct weights {
     struct safetensors *file;
     char *path;
-    bool *used; /* for each tensor of the file */
+    bool *used;
+    const void **scale; /* of a taken I8 tensor: f32 [oc] in the file, perhaps unaligned */
 };
 
 int weights_open(struct weights **out, const char *path, struct err *err)
@@ -24,6 +28,7 @@ int weights_open(struct weights **out, const char *path, struct err *err)
     weights->file = file;
     weights->path = xstrdup(path);
     weights->used = xcalloc(safetensors_count(file) + 1, sizeof(*weights->used));
+    weights->scale = xcalloc(safetensors_count(file) + 1, sizeof(*weights->scale));
     *out = weights;
     return 0;
 }
@@ -35,6 +40,7 @@ void weights_close(struct weights *weights)
     safetensors_free(weights->file);
     free(weights->path);
     free(weights->used);
+    free(weights->scale);
     free(weights);
 }
 
@@ -86,6 +92,45 @@ static int shape_error(const struct weights *weights, const struct safetensors_e
                    print_shape(rank, dim, expected));
 }
 
+static size_t index_of(const struct weights *weights, const struct safetensors_entry *entry)
+{
+    return (size_t)(entry - safetensors_at(weights->file, 0));
+}
+
+static int use(struct weights *weights, const struct safetensors_entry *entry, struct err *err)
+{
+    bool *used = &weights->used[index_of(weights, entry)];
+    if (*used)
+        return err_set(err, ERR_INVALID_MODEL, "'%s': tensor '%s' is used twice", weights->path,
+                       entry->name);
+    *used = true;
+    return 0;
+}
+
+/* Finds and marks NAME.scale of an I8 tensor. */
+static int take_scale(struct weights *weights, const struct safetensors_entry *entry,
+                      struct err *err)
+{
+    if (entry->rank < 1)
+        return err_set(err, ERR_INVALID_MODEL, "'%s': tensor '%s' is I8 and has no output to scale",
+                       weights->path, entry->name);
+    size_t size = strlen(entry->name) + sizeof(SCALE_SUFFIX);
+    char *name = xmalloc(size);
+    snprintf(name, size, "%s%s", entry->name, SCALE_SUFFIX);
+    const struct safetensors_entry *scale = safetensors_find(weights->file, name);
+    free(name);
+    if (!scale)
+        return err_set(err, ERR_INVALID_MODEL, "'%s': tensor '%s' is I8 and has no '%s%s'",
+                       weights->path, entry->name, entry->name, SCALE_SUFFIX);
+    if (scale->dtype != DTYPE_F32)
+        return err_set(err, ERR_INVALID_MODEL, "'%s': tensor '%s' is %s, not F32", weights->path,
+                       scale->name, dtype_name(scale->dtype));
+    if (!shape_fits(scale, 1, entry->dim))
+        return shape_error(weights, scale, 1, entry->dim, err);
+    weights->scale[index_of(weights, entry)] = scale->data;
+    return use(weights, scale, err);
+}
+
 int weights_take(struct weights *weights, const char *name, int rank, const int64_t *dim,
                  const struct safetensors_entry **entry, struct err *err)
 {
@@ -96,16 +141,43 @@ int weights_take(struct weights *weights, const char *name, int rank, const int6
                        weights->path, name, print_shape(rank, dim, expected));
     if (!shape_fits(found, rank, dim))
         return shape_error(weights, found, rank, dim, err);
-    if (!is_float(found->dtype))
+    if (!is_float(found->dtype) && found->dtype != DTYPE_I8)
         return err_set(err, ERR_INVALID_MODEL, "'%s': tensor '%s' is %s, not a float",
                        weights->path, name, dtype_name(found->dtype));
-    bool *used = &weights->used[found - safetensors_at(weights->file, 0)];
-    if (*used)
-        return err_set(err, ERR_INVALID_MODEL, "'%s': tensor '%s' is used twice", weights->path,
-                       name);
-    *used = true;
+    int rc = use(weights, found, err);
+    if (rc == 0 && found->dtype == DTYPE_I8)
+        rc = take_scale(weights, found, err);
+    if (rc)
+        return rc;
     *entry = found;
     return 0;
+}
+
+static void read_i8(const struct safetensors_entry *entry, const char *scales, size_t first,
+                    size_t count, float *out)
+{
+    const int8_t *values = entry->data;
+    size_t row = entry->bytes / (size_t)entry->dim[0];
+    for (size_t i = first, end = first + count; i < end;) {
+        size_t row_end = (i / row + 1) * row < end ? (i / row + 1) * row : end;
+        float scale;
+        memcpy(&scale, scales + i / row * sizeof(scale), sizeof(scale));
+        for (; i < row_end; i++)
+            *out++ = scale * (float)values[i];
+    }
+}
+
+void weights_read(const struct weights *weights, const struct safetensors_entry *entry,
+                  size_t first, size_t count, float *out)
+{
+    size_t size = dtype_size(entry->dtype);
+    BUG_ON(first > entry->bytes / size || count > entry->bytes / size - first);
+    if (count == 0)
+        return;
+    if (entry->dtype == DTYPE_I8)
+        read_i8(entry, weights->scale[index_of(weights, entry)], first, count, out);
+    else
+        convert_to_f32(out, (const char *)entry->data + first * size, entry->dtype, count);
 }
 
 int weights_take_f32(struct weights *weights, const char *name, int rank, const int64_t *dim,
@@ -115,7 +187,7 @@ int weights_take_f32(struct weights *weights, const char *name, int rank, const 
     int rc = weights_take(weights, name, rank, dim, &entry, err);
     if (rc)
         return rc;
-    convert_to_f32(out, entry->data, entry->dtype, entry->bytes / dtype_size(entry->dtype));
+    weights_read(weights, entry, 0, entry->bytes / dtype_size(entry->dtype), out);
     return 0;
 }
 

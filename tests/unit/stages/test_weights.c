@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Weights files: every tensor used exactly once, with its shape, in any float dtype. */
+/* Weights files: every tensor used exactly once, with its shape, in any float dtype or in I8. */
 #include "nn_fixture.h"
 
 static const float ones[24] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1,
@@ -100,6 +100,105 @@ static void test_dtypes(void **state)
     weights_close(weights);
 }
 
+static const int8_t q[] = {127, -127, 0, 1, 2, -128};
+static const float scales[] = {0.5f, 2};
+
+#define I8_ENTRY(label, ...)                                                                       \
+    {                                                                                              \
+        .name = (label), .dtype = DTYPE_I8, .rank = COUNT_OF(((int64_t[]){__VA_ARGS__})),          \
+        .dim = {__VA_ARGS__}, .data = q                                                            \
+    }
+
+static void test_int8(void **state)
+{
+    (void)state;
+    struct safetensors_entry entries[] = {I8_ENTRY("w", 2, 3), F32_ENTRY("w.scale", scales, 2),
+                                          I8_ENTRY("empty", 2, 0),
+                                          F32_ENTRY("empty.scale", scales, 2)};
+    static const float expected[] = {63.5f, -63.5f, 0, 2, 4, -256};
+    struct weights *weights = fixture_weights(entries, 4);
+    struct err err = {0};
+    float out[6];
+    assert_int_equal(weights_take_f32(weights, "w", 2, (int64_t[]){2, 3}, out, &err), 0);
+    assert_memory_equal(out, expected, sizeof(expected));
+    const struct safetensors_entry *entry;
+    assert_int_equal(weights_take(weights, "empty", 2, (int64_t[]){2, 0}, &entry, &err), 0);
+    weights_read(weights, entry, 0, 0, out);
+    assert_int_equal(weights_finish(weights, &err), 0); /* the scales are used with them */
+    expect_refusal(weights, "w", 2, (int64_t[]){2, 3}, "tensor 'w' is used twice");
+    weights_close(weights);
+}
+
+/* Any part of a tensor, also one that begins and ends within rows. */
+static void test_int8_parts(void **state)
+{
+    (void)state;
+    struct safetensors_entry entries[] = {I8_ENTRY("w", 2, 3), F32_ENTRY("w.scale", scales, 2)};
+    struct weights *weights = fixture_weights(entries, 2);
+    struct err err = {0};
+    const struct safetensors_entry *entry;
+    float whole[6], part[6];
+    assert_int_equal(weights_take(weights, "w", 2, (int64_t[]){2, 3}, &entry, &err), 0);
+    weights_read(weights, entry, 0, 6, whole);
+    for (size_t first = 0; first <= 6; first++) {
+        for (size_t count = 0; count <= 6 - first; count++) {
+            weights_read(weights, entry, first, count, part);
+            assert_memory_equal(part, whole + first, count * sizeof(float));
+        }
+    }
+    weights_close(weights);
+}
+
+static void test_int8_refusals(void **state)
+{
+    (void)state;
+    struct safetensors_entry half = {
+        .name = "half.scale", .dtype = DTYPE_F16, .rank = 1, .dim = {2}, .data = q};
+    struct safetensors_entry entries[] = {I8_ENTRY("bare", 2, 3),
+                                          I8_ENTRY("short", 2, 3),
+                                          F32_ENTRY("short.scale", scales, 1),
+                                          I8_ENTRY("square", 2, 1),
+                                          F32_ENTRY("square.scale", scales, 2, 1),
+                                          I8_ENTRY("half", 2, 3),
+                                          half,
+                                          {.name = "scalar", .dtype = DTYPE_I8, .data = q}};
+    struct weights *weights = fixture_weights(entries, COUNT_OF(entries));
+    expect_refusal(weights, "bare", 2, (int64_t[]){2, 3}, "'bare' is I8 and has no 'bare.scale'");
+    expect_refusal(weights, "short", 2, (int64_t[]){2, 3},
+                   "tensor 'short.scale' has shape [1], not [2]");
+    expect_refusal(weights, "square", 2, (int64_t[]){2, 1},
+                   "tensor 'square.scale' has shape [2, 1], not [2]");
+    expect_refusal(weights, "half", 2, (int64_t[]){2, 3}, "tensor 'half.scale' is F16, not F32");
+    expect_refusal(weights, "scalar", 0, NULL, "'scalar' is I8 and has no output to scale");
+    weights_close(weights);
+}
+
+/* A layer of integers computes as one of the floats that they stand for. */
+static void test_int8_layer(void **state)
+{
+    (void)state;
+    static const enum dtype computes[] = {DTYPE_F32, DTYPE_BF16};
+    for (size_t i = 0; i < 2; i++) {
+        struct fixture f;
+        if (!fixture_open(&f, computes[i], 1))
+            continue;
+        struct safetensors_entry entries[] = {I8_ENTRY("a.weight", 2, 3),
+                                              F32_ENTRY("a.weight.scale", scales, 2)};
+        struct weights *weights = fixture_weights(entries, 2);
+        struct linear linear;
+        struct err err = {0};
+        assert_int_equal(linear_load(&linear, f.nn, weights, "a", 3, 2, false, &err), 0);
+        assert_int_equal(weights_finish(weights, &err), 0);
+        weights_close(weights);
+        float y[2];
+        struct tensor x = nn_from_f32(f.nn, ones, 2, (int64_t[]){1, 3});
+        nn_to_f32(f.nn, nn_linear(f.nn, &linear, x, (struct linear_fuse){0}), y);
+        assert_true(y[0] == 0 && y[1] == -250);
+        linear_release(&linear);
+        fixture_close(&f);
+    }
+}
+
 /* A layer that cannot load leaves nothing behind, and names what is missing. */
 static void test_layers_that_miss_weights(void **state)
 {
@@ -163,6 +262,10 @@ int main(void)
         cmocka_unit_test(test_refusals),
         cmocka_unit_test(test_integers),
         cmocka_unit_test(test_dtypes),
+        cmocka_unit_test(test_int8),
+        cmocka_unit_test(test_int8_parts),
+        cmocka_unit_test(test_int8_refusals),
+        cmocka_unit_test(test_int8_layer),
         cmocka_unit_test(test_layers_that_miss_weights),
         cmocka_unit_test(test_layer_dtypes),
     };

@@ -13,7 +13,7 @@ import torch
 from PIL import Image, ImageDraw
 from safetensors.torch import load_file
 from torch import nn
-from unclip_training import adopt, models, train
+from unclip_training import adopt, example, models, train
 from unclip_training.context import Context
 from unclip_training.data.compositor import Scenes, on_device
 from unclip_training.data.mixed import GROUP, ROWS, Mixed, cover, mix, view, windows
@@ -361,3 +361,15 @@ def test_misuse_is_told_in_a_line(
 
 def test_the_model_directory_of_the_test_is_complete(model: Path) -> None:
     assert json.loads((model / "unclip.json").read_text())["guidance"]["decoder"] == 3.5
+
+
+def test_the_examples_pictures_can_be_used(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    icon = '<circle cx="16" cy="16" r="16" fill="#00f"/>'
+    packages = tmp_path / "packages" / "@iconify-json" / "fxemoji"
+    packages.mkdir(parents=True)
+    (packages / "icons.json").write_text(json.dumps({"width": 32, "height": 32, "icons": {name: {"body": icon} for name in example.THINGS}}))
+    example.write(tmp_path / "fifty", tmp_path / "packages")
+    found = open_pictures([tmp_path / "fifty"], tmp_path / "cache", tokenizer, (64,), CPU)
+    assert len(found) == 50 and len(set(found.meaning.tolist())) == 50
+    drawn = found.draw(torch.tensor([7]), 64)[0]
+    assert torch.allclose(drawn[:, 32, 32], torch.tensor([-1.0, -1.0, 1.0])) and torch.equal(drawn[:, 0, 0], torch.ones(3))

@@ -1,12 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""python -m unclip_training train|evaluate ...: imports little itself, as every process of a pool imports it again."""
+"""python -m unclip_training COMMAND ...: imports little itself, as every process of a pool imports it again."""
 
 from __future__ import annotations
 
 import importlib
 import sys
 
-COMMANDS = {"train": "unclip_training.train", "evaluate": "unclip_training.evaluation.evaluate"}
+COMMANDS = {
+    "train": "unclip_training.train", "evaluate": "unclip_training.evaluation.evaluate",
+    "convert": "unclip_training.convert.command",
+    "gallery": "unclip_training.gallery", "fifty-pictures": "unclip_training.example",
+}
 
 if __name__ == "__main__":
     if len(sys.argv) < 2 or sys.argv[1] not in COMMANDS:

@@ -23,23 +23,24 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "unclip" / "training-data"
 
 
-def fetch() -> Path:
-    """The node_modules folder with the packages of package-lock.json; fetched when it is missing or another version.
+def fetch(source: Path = TRAINING) -> Path:
+    """The node_modules folder with the packages of a folder's package-lock.json; fetched when it is missing or another
+    version.
 
     UNCLIP_TRAINING_PACKAGES names a node_modules folder that is taken as it is, for machines without a network.
     """
     given = os.environ.get("UNCLIP_TRAINING_PACKAGES")
     if given:
         return Path(given)
-    folder = cache_folder() / "npm"
+    folder = cache_folder() / ("npm" if source == TRAINING else f"npm-{source.name}")
     folder.mkdir(parents=True, exist_ok=True)
     installed = folder / "installed.json"
-    if not (installed.exists() and filecmp.cmp(installed, TRAINING / "package-lock.json", shallow=False)):
+    if not (installed.exists() and filecmp.cmp(installed, source / "package-lock.json", shallow=False)):
         for name in LOCK_FILES:
-            shutil.copyfile(TRAINING / name, folder / name)
+            shutil.copyfile(source / name, folder / name)
         command = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
         subprocess.run(command, cwd=folder, check=True)
-        shutil.copyfile(TRAINING / "package-lock.json", installed)
+        shutil.copyfile(source / "package-lock.json", installed)
     return folder / "node_modules"
 
 

@@ -72,8 +72,11 @@ def icon_set(packages: Path, style: str) -> dict:
 
 def svg(packages: Path, style: str, code: str) -> str:
     """The icon as an SVG document."""
-    icons = icon_set(packages, style)
-    name = icon_names(packages, style)[code]
+    return document(icon_set(packages, style), icon_names(packages, style)[code])
+
+
+def document(icons: dict, name: str) -> str:
+    """An icon of a set as an SVG document."""
     while name in icons.get("aliases", {}):
         name = icons["aliases"][name]["parent"]
     icon = icons["icons"][name]

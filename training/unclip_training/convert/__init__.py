@@ -1,0 +1,7 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Converters: torch's files to safetensors (pickles), Kakao Brain's names to diffusers' (karlo), number formats
+(precision), merging LoRA (lora), whole directories (folders), the command line (command)."""
+
+
+class Refused(Exception):
+    """What can't be converted, in one line."""

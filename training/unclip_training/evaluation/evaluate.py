@@ -9,194 +9,245 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
-import torch
-from PIL import Image
-from torch import Tensor
-
 from ..context import Context
-from ..data.compositor import on_device
-from ..data.sprites import Atlas, open_atlas
-from ..loop import Budget, Stage, Trainer
+from ..data.sprites import open_atlas
 from ..presets import PRESETS, Run
 from ..train import log, pick_device
-from . import metrics
-from .judges import Classifier, ClassifierStage, Lessons, SecondClip, SecondClipStage, lessons
-from .metrics import Seen, look
-from .nearest import nearest
-from .pictures import Draw, Engine, Model
-from .prompts import SETS, Prompts, prompts
+from . import large, likeness, plots, priors, report, sweeps, upsamplers
+from .judging import Examiner, Judges
+from .pictures import ENLARGING, Draw, Engine, Model
+from .prompts import SETS, prompts
+from .sets import ICONS, Sets
+from .sweeps import SWEEPS
 
-SEED = 0
-SHEET_COLUMNS = 10
+SHIPPED = Path(__file__).resolve().parents[3] / "models" / "emoji"
+NO_PACKAGE = f"{likeness.PACKAGE} is not installed"
+COST = """\
+On two cores of a processor a picture of 64 pixels costs about 0.3 s, of 256 half a second more, of 1024 five seconds
+more. With the defaults: 10 minutes for the sets, 1 for the large pictures, 1 for the priors, 2 for the upsamplers, 3 for the
+sweeps; the first time, --judge-minutes for each of two judges and --regression-minutes for each of two networks."""
 
 
 def parser() -> argparse.ArgumentParser:
-    out = argparse.ArgumentParser(prog="training/evaluate", description="Measures a model directory with independent judges.")
-    out.add_argument("model", type=Path, help="a model directory")
-    out.add_argument(
+    out = argparse.ArgumentParser(
+        prog="training/evaluate", description="Measures a model directory with independent judges.", epilog=COST,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    what = out.add_argument_group("what")
+    what.add_argument("model", type=Path, nargs="?", default=SHIPPED, help="a model directory (default: the one that ships)")
+    what.add_argument(
         "--preset", choices=PRESETS, default="tiny", help="whose concepts and styles are asked for (default: %(default)s)"
     )
-    out.add_argument("--count", type=int, default=100, help="prompts of each set (default: %(default)s)")
-    out.add_argument("--sets", default=",".join(SETS), help="which of %(default)s (default: all)")
-    out.add_argument("--seeds", type=int, default=2, help="pictures a seen prompt, for diversity (default: %(default)s)")
-    out.add_argument("--prior", choices=("diffusion", "none"), default="diffusion", help="none: the text's embedding itself")
-    out.add_argument("--steps", type=int, help="of the decoder and the prior, instead of the model's")
-    out.add_argument("--guidance", type=float, help="of the decoder, instead of the model's")
-    out.add_argument("--through", type=Path, metavar="UNCLIP", help="generate with this program, not with diffusers")
-    out.add_argument("--quick", action="store_true", help="no judges: recognition by the nearest rendering alone")
-    out.add_argument("--judges", type=Path, help="folder of the judges, trained when missing (default: out/judges/PRESET)")
-    out.add_argument("--judge-minutes", type=float, default=10, help="to train each judge for (default: %(default)s)")
-    out.add_argument("--scenes", type=int, default=100_000, help="that judges learn from (default: %(default)s)")
-    out.add_argument("--sheets", type=Path, metavar="DIR", help="write a contact sheet of each set there")
-    out.add_argument("--json", action="store_true", help="print the figures as one JSON object")
-    out.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    out.add_argument("--processes", type=int, default=1, help="to draw up data (default: %(default)s)")
+    what.add_argument("--sets", default=",".join(SETS), help="which of %(default)s (default: all)")
+    what.add_argument("--count", type=int, default=100, help="prompts of each set (default: %(default)s)")
+    what.add_argument("--seeds", type=int, default=2, help="pictures a seen prompt, for diversity (default: %(default)s)")
+    what.add_argument("--large-count", type=int, default=8, help="pictures at 256 and at 1024; 0: none (default: %(default)s)")
+    what.add_argument("--few", type=int, default=24, help="prompts of the ablation and the sweeps (default: %(default)s)")
+    what.add_argument(
+        "--ablation", action=argparse.BooleanOptionalAction, default=True, help="all three priors on few seen prompts"
+    )
+    what.add_argument(
+        "--upsamplers", action=argparse.BooleanOptionalAction, default=True, help="against Lanczos and a regression network"
+    )
+    what.add_argument("--crops", type=int, default=16, help="to compare upsamplers on (default: %(default)s)")
+    what.add_argument(
+        "--sweep", action="append", metavar="NAME=A,B,...", help="guidance or steps of the decoder, on few seen prompts; "
+        "without values: the usual ones; none: no sweep (default: guidance and steps)",
+    )
+    add_how(out)
+    add_output(out)
     return out
 
 
-class Judges:
-    """Both judges, trained when they are not there yet, and left unfinished judges refused."""
-
-    def __init__(self, context: Context, minutes: float, scenes: int) -> None:
-        self.context = context
-        batch = 512 if context.device.type == "cuda" else 128
-        run = Run(batch=batch, rate=1e-3, minutes=minutes, warm_up=100, cool_down=0.3)
-        taught: Lessons | None = None
-        for stage_type in (ClassifierStage, SecondClipStage):
-            if not self.finished(stage_type.name):
-                taught = taught or lessons(context, scenes)
-                self.train(stage_type(context, taught, run))
-        world = context.world(context.concepts)
-        self.classifier = context.frozen(Classifier(len(world.things()), len(world.styles)), ClassifierStage.name)
-        tokens = context.tokenizer
-        self.clip = context.frozen(SecondClip(len(tokens.vocabulary), tokens.end), SecondClipStage.name)
-
-    def finished(self, name: str) -> bool:
-        path = self.context.checkpoint(name)
-        return path.exists() and torch.load(path, map_location="cpu", weights_only=True)["finished"]
-
-    def train(self, stage: Stage) -> None:
-        torch.manual_seed(1)
-        trainer = Trainer(stage, self.context.checkpoint(stage.name), self.context.device, log)
-        if trainer.checkpoint.exists():
-            trainer.restore()
-        trainer.fit(Budget())
-
-    def look(self, pictures: Tensor) -> Seen:
-        return look(pictures, self.classifier, self.clip)
+def add_how(out: argparse.ArgumentParser) -> None:
+    how = out.add_argument_group("how")
+    how.add_argument(
+        "--prior", choices=sweeps.PRIORS, default="diffusion", help="none: the text's embedding itself (default: %(default)s)"
+    )
+    how.add_argument("--steps", type=int, help="of the decoder and the prior, instead of the model's")
+    how.add_argument("--guidance", type=float, help="of the decoder, instead of the model's")
+    how.add_argument(
+        "--through", type=Path, metavar="UNCLIP", help="draw sets and large pictures with this program, not with diffusers"
+    )
+    how.add_argument("--quick", action="store_true", help="no judges: recognition by the nearest rendering alone")
+    how.add_argument("--judges", type=Path, help="folder of the judges, trained when missing (default: out/judges/PRESET)")
+    how.add_argument("--judge-minutes", type=float, default=10, help="to train each judge for (default: %(default)s)")
+    how.add_argument(
+        "--regression-minutes", type=float, default=5, help="to train each regression network for (default: %(default)s)"
+    )
+    how.add_argument("--scenes", type=int, default=100_000, help="that judges learn from (default: %(default)s)")
+    how.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    how.add_argument("--processes", type=int, default=1, help="to draw up data (default: %(default)s)")
 
 
-def open_tokenizer(context: Context) -> None:
-    if not context.checkpoint("tokenizer").exists():
-        context.write_tokenizer()
+def add_output(out: argparse.ArgumentParser) -> None:
+    where = out.add_argument_group("output: tables in Markdown")
+    where.add_argument("--json", action="store_true", help="print the report as one JSON object instead")
+    where.add_argument("--report", type=Path, metavar="FILE.md", help="write the tables there, too")
+    where.add_argument(
+        "--compare", type=Path, nargs="+", metavar="FILE.json", help="put the report of an earlier run beside this one's, "
+        "or those of two runs beside each other, without a third run",
+    )
+    where.add_argument("--sheets", type=Path, metavar="DIR", help="write a contact sheet of each set and the sweeps' plots there")
 
 
-def real_pictures(atlas: Atlas, asked: Prompts) -> Tensor:
-    """The scenes as the data draws them."""
-    scenes = on_device(asked.table, [atlas], 1, torch.device("cpu"))
-    return scenes.draw(torch.arange(len(asked)), 64)
-
-
-def draw(model: Draw, captions: list[str], seed: int, batch: int) -> Tensor:
-    parts = [model(captions[at : at + batch], seed + at).cpu() for at in range(0, len(captions), batch)]
-    return torch.cat(parts)
-
-
-def figures(name: str, seen: Seen, asked: Prompts, context: Context, judges: Judges) -> dict:
-    found: dict = metrics.matching(seen, judges.clip, asked)
-    if name in ("seen", "held_out"):
-        found |= metrics.recognition(seen, asked, asked.category(context))
-    elif name in ("relations", "held_out_pairs"):
-        found |= metrics.relations(seen, asked) | {"background": metrics.label(seen, asked, "background")}
-    elif name == "counts":
-        found |= {"count": metrics.label(seen, asked, "count"), "top1": metrics.label(seen, asked, "first")}
-    elif name == "colours":
-        found |= {"colour": metrics.label(seen, asked, "first_colour"), "top1": metrics.label(seen, asked, "first")}
-    else:
-        found |= {"text": metrics.label(seen, asked, "word"), "colour": metrics.label(seen, asked, "first_colour")}
+def chosen_sweeps(given: list[str] | None) -> dict[str, tuple[float, ...]]:
+    found: dict[str, tuple[float, ...]] = {}
+    for each in given if given is not None else list(SWEEPS):
+        name, _, values = each.partition("=")
+        if each == "none":
+            continue
+        if name not in SWEEPS:
+            sys.exit(f"evaluate: no sweep is called '{name}'; there are {', '.join(SWEEPS)}")
+        try:
+            found[name] = tuple(float(value) for value in values.split(",")) if values else SWEEPS[name]
+        except ValueError:
+            sys.exit(f"evaluate: '{each}' is not NAME=NUMBER,NUMBER,...")
+        if name == "steps" and any(value < 1 or value != int(value) for value in found[name]):
+            sys.exit(f"evaluate: '{each}': steps are whole numbers from 1")
     return found
 
 
-def sheet(path: Path, pictures: Tensor) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pixels = ((pictures + 1) * 127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1).numpy()
-    missing = -len(pixels) % SHEET_COLUMNS
-    pixels = np.concatenate([pixels, np.full((missing, *pixels.shape[1:]), 255, np.uint8)])
-    rows = [np.concatenate(pixels[at : at + SHEET_COLUMNS], 1) for at in range(0, len(pixels), SHEET_COLUMNS)]
-    Image.fromarray(np.concatenate(rows)).save(path)
-
-
-def compare(name: str, context: Context, judges: Judges, asked: Prompts, drawn: list[Tensor], real: Tensor) -> dict:
-    """The judges' figures in both languages, and on the real pictures."""
-    seen, ceiling = [judges.look(pictures) for pictures in drawn], judges.look(real)
-    return {
-        "en": figures(name, seen[0], asked, context, judges), "zh": figures(name, seen[1], asked, context, judges),
-        "ceiling": figures(name, ceiling, asked, context, judges), "agreement": metrics.agreement(*seen),
-        "kid_64": metrics.kid(seen[0].features, ceiling.features),
-    }
-
-
-def evaluate(options: argparse.Namespace, context: Context, judges: Judges | None, model: Draw) -> dict:
-    batch = 128 if context.device.type == "cuda" else 16
-    sprites = context.world(context.concepts).sprites
-    atlas = open_atlas(context.cache, sprites, context.preset.data.atlas, context.packages, options.processes)
-    report: dict = {}
+def check(options: argparse.Namespace) -> None:
     for name in options.sets.split(","):
-        asked = prompts(context, name, options.count)
-        started = time.monotonic()
-        languages = [[said[at] for said in asked.captions] for at in range(2)]
-        drawn = [draw(model, captions, SEED, batch) for captions in languages]
-        seconds = (time.monotonic() - started) / (2 * len(asked))
-        real = real_pictures(atlas, asked)
-        found: dict = {"prompts": len(asked), "seconds_a_picture": round(seconds, 3), "en": {}, "zh": {}, "ceiling": {}}
-        if judges:
-            found |= compare(name, context, judges, asked, drawn, real)
-        if name in ("seen", "held_out"):
-            for key, pictures in (("en", drawn[0]), ("zh", drawn[1]), ("ceiling", real)):
-                found[key] |= nearest(context, atlas, asked, pictures)
-        if judges and name == "seen" and options.seeds > 1:
-            seeds = [SEED + 10_000 * at for at in range(options.seeds)]
-            found["diversity"] = metrics.diversity([judges.look(draw(model, languages[0], seed, batch)) for seed in seeds])
-        log(f"{name}: {json.dumps(found['en'])}")
-        report[name] = found
-        if options.sheets:
-            write_sheets(options.sheets, name, asked, {"en": drawn[0], "zh": drawn[1], "real": real})
-    return report
+        if name not in SETS:
+            sys.exit(f"evaluate: no set is called '{name}'; there are {', '.join(SETS)}")
+    if not (options.model / "model_index.json").exists():
+        sys.exit(f"evaluate: '{options.model}' is no model directory")
+    if options.prior == "autoregressive" and not (options.model / priors.FOLDER).exists():
+        sys.exit(f"evaluate: '{options.model}' has no {priors.FOLDER}/; train it with --stage ar-prior")
+    if options.through and options.prior != "diffusion":
+        sys.exit("evaluate: --through has the diffusion prior alone")
 
 
-def write_sheets(folder: Path, name: str, asked: Prompts, pictures: dict[str, Tensor]) -> None:
-    for key, some in pictures.items():
-        sheet(folder / f"{name}-{key}.png", some)
-    said = (f"{at}\t{english}\t{chinese}\n" for at, (english, chinese) in enumerate(asked.captions))
-    (folder / f"{name}.tsv").write_text("".join(said))
+class Evaluation:
+    """All parts of a report, one method each."""
+
+    def __init__(self, options: argparse.Namespace, context: Context) -> None:
+        self.options, self.context, self.device = options, context, context.device
+        if not context.checkpoint("tokenizer").exists():
+            context.write_tokenizer()
+        self.judges = None if options.quick else Judges(context, self.run(512, 128, options.judge_minutes), options.scenes)
+        sprites = context.world(context.concepts).sprites
+        self.atlas = open_atlas(context.cache, sprites, context.preset.data.atlas, context.packages, options.processes)
+        self.examiner = Examiner(context, self.atlas, self.judges, 128 if self.device.type == "cuda" else 16)
+        self.model = self.open_model()
+        self.drawer: Draw = Engine(options.through, options.model, self.flags()) if options.through else self.model
+
+    def run(self, batch: int, small_batch: int, minutes: float) -> Run:
+        """How a judge or a regression network is trained."""
+        return Run(batch if self.device.type == "cuda" else small_batch, 1e-3, minutes=minutes, warm_up=100, cool_down=0.3)
+
+    def open_model(self) -> Model:
+        options = self.options
+        model = Model(options.model, self.device, options.prior)
+        if options.steps:
+            model.steps |= {"prior": options.steps, "decoder": options.steps}
+        if options.guidance is not None:
+            model.guidance["decoder"] = options.guidance
+        return model
+
+    def flags(self) -> tuple[str, ...]:
+        steps, guidance = self.options.steps, self.options.guidance
+        found = (f"--steps-prior={steps}", f"--steps-decoder={steps}") if steps else ()
+        return found if guidance is None else (*found, f"--guidance-decoder={guidance}")
+
+    def sets(self) -> tuple[dict, object]:
+        """Each set's figures, and the kernel distance of all at 64 pixels."""
+        options = self.options
+        asked = [name for name in options.sets.split(",") if self.judges or name in ICONS]
+        sets = Sets(self.examiner, self.drawer, options.seeds, options.sheets)
+        return {name: sets.examine(name, options.count) for name in asked}, sets.kid()
+
+    def without(self, size: int) -> str | None:
+        """What an upsampler lacks, if anything."""
+        needed = f"{ENLARGING[size][0]}_first"
+        return None if (self.options.model / needed).exists() else f"the model has no {needed}/"
+
+    def large_kid(self, size: int) -> object:
+        count = self.options.large_count
+        if reason := self.without(size):
+            return reason
+        if not self.judges:
+            return report.NO_JUDGES
+        if count < 2:
+            return "a distance needs --large-count 2 or more"
+        asked = prompts(self.context, "seen", count)
+        scenes = large.scenes_at(self.context, asked, self.atlas, size)
+        found = large.kid(self.drawer, asked, scenes, size, self.judges)
+        log(f"KID at {size}: {found}")
+        return found
+
+    def enlarging(self, size: int) -> object:
+        """The upsampler that ends at `size` pixels against others."""
+        options = self.options
+        if reason := self.without(size):
+            return reason
+        regressed = None
+        if self.judges:
+            regressed = upsamplers.regression(self.context, size, self.run(128, 16, options.regression_minutes), options.scenes)
+        asked = prompts(self.context, "seen", options.crops)
+        scenes = large.scenes_at(self.context, asked, self.atlas, size)
+        ways = upsamplers.ways(self.model.upsampler(size), regressed, self.device)
+        perceptual = likeness.distance(large.HOST)
+        found = upsamplers.compare(scenes, size, ways, perceptual)
+        if not regressed:
+            found["regression"] = "--quick trains no network"
+        for way in found.values():
+            if isinstance(way, dict) and way["st_lpips"] is None:
+                way["st_lpips"] = NO_PACKAGE
+        return found
+
+    def sweeps(self) -> dict:
+        found = {name: "not asked for by --sweep" for name in SWEEPS}
+        for name, values in chosen_sweeps(self.options.sweep).items():
+            found[name] = sweeps.sweep(self.examiner, self.model, name, values, self.options.few, self.options.seeds)
+            if self.options.sheets:
+                self.plot(name, found[name])
+        return found
+
+    def plot(self, name: str, rows: list[dict]) -> None:
+        if plots.available():
+            plots.draw(self.options.sheets / f"sweep-{name}.png", name, rows)
+        else:
+            log("no plots: matplotlib is not installed")
+
+    def report(self) -> dict:
+        options, started = self.options, time.monotonic()
+        found, distance = self.sets()
+        whole: dict = {"model": named(options.model), "preset": options.preset, "quick": options.quick, "sets": found}
+        whole["kid"] = {"64": report.NO_JUDGES if options.quick else distance}
+        whole["kid"] |= {str(size): self.large_kid(size) for size in ENLARGING}
+        whole["priors"] = sweeps.ablation(self.examiner, self.model, options.few) if options.ablation else "--no-ablation"
+        whole["upsamplers"] = (
+            {str(size): self.enlarging(size) for size in ENLARGING} if options.upsamplers else "--no-upsamplers"
+        )
+        whole["sweeps"] = self.sweeps()
+        whole["seconds"] = round(time.monotonic() - started)
+        return whole | {"summary": report.summary(whole)}
+
+
+def named(folder: Path) -> str:
+    """The model's path as it is said, but the shipped one's from the repository's root."""
+    return "models/emoji" if folder.resolve() == SHIPPED else str(folder)
 
 
 def main() -> None:
     options = parser().parse_args()
-    for name in options.sets.split(","):
-        if name not in SETS:
-            sys.exit(f"evaluate: no set is called '{name}'; there are {', '.join(SETS)}")
-    preset, device = PRESETS[options.preset], pick_device(options.device)
-    folder = options.judges or Path("out") / "judges" / preset.name
-    context = Context(preset, folder, device, options.processes, log=log)
-    open_tokenizer(context)
-    if options.quick:
-        options.sets = ",".join(name for name in options.sets.split(",") if name in ("seen", "held_out"))
-    judges = None if options.quick else Judges(context, options.judge_minutes, options.scenes)
-    model: Draw
-    if options.through:
-        model = Engine(options.through, options.model)
+    earlier = [json.loads(path.read_text()) for path in options.compare or ()]
+    if len(earlier) > 2:
+        sys.exit("evaluate: --compare takes one report or two")
+    if len(earlier) < 2:
+        check(options)
+        chosen_sweeps(options.sweep)
+        preset = PRESETS[options.preset]
+        folder = options.judges or Path("out") / "judges" / preset.name
+        context = Context(preset, folder, pick_device(options.device), options.processes, log=log)
+        latest = Evaluation(options, context).report()
     else:
-        model = Model(options.model, device, options.prior)
-        if options.steps:
-            model.steps |= {"prior": options.steps, "decoder": options.steps}
-        if options.guidance:
-            model.guidance["decoder"] = options.guidance
-    report = {"model": str(options.model), "preset": preset.name, "sets": evaluate(options, context, judges, model)}
-    if options.json:
-        print(json.dumps(report, ensure_ascii=False))
-    else:
-        for name, found in report["sets"].items():
-            print(f"{name}: " + json.dumps({k: v for k, v in found["en"].items() if not isinstance(v, dict)}))
-
+        latest = earlier.pop()
+    tables = report.side_by_side(earlier[0], latest) if earlier else report.markdown(latest)
+    if options.report:
+        options.report.parent.mkdir(parents=True, exist_ok=True)
+        options.report.write_text(tables)
+    print(json.dumps(latest, ensure_ascii=False) if options.json else tables)

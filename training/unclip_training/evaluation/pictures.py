@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The model's answers to captions, as pictures of 64 pixels: through its diffusers classes, or the engine's command.
+"""The model's answers to captions, as pictures of 64, 256 or 1024 pixels: through its diffusers classes, or the engine's command.
 
 Picture i has a generator of its own, seeded seed + i, as in the engine: the same captions and seeds give the same
 pictures whatever the batch.
@@ -10,45 +10,107 @@ from __future__ import annotations
 import json
 import subprocess
 import tempfile
-from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
-from diffusers import PriorTransformer, UNet2DConditionModel, UnCLIPScheduler
+from diffusers import PriorTransformer, UNet2DConditionModel, UNet2DModel, UnCLIPScheduler
 from diffusers.pipelines.unclip import UnCLIPTextProjModel
 from diffusers.utils.torch_utils import randn_tensor
 from PIL import Image
 from torch import Tensor
+from torch.nn import functional
 from transformers import CLIPTextModelWithProjection
 
 from .. import tokenizer
 from ..context import Text, padding_mask
 from ..diffusion import sample
 from ..stages.decoder import decode
+from . import priors
 
-Draw = Callable[[list[str], int], Tensor]  # captions and the first one's seed to [n, 3, 64, 64]
-PriorKind = Literal["diffusion", "none"]
+PriorKind = Literal["diffusion", "autoregressive", "none"]
+SMALL, SIZES = 64, (64, 256, 1024)
+ENLARGING = {256: ("super_res", "upsampler-1"), 1024: ("super_res_1024", "upsampler-2")}  # by size: folders' prefix, stage
+PIXELS = {"cpu": 256 * 1024, "cuda": 8 * 1024 * 1024}  # that are enlarged at a time
+
+
+class Draw(Protocol):
+    def __call__(self, captions: list[str], seed: int, size: int = SMALL) -> Tensor:
+        """Pictures [n, 3, size, size] in [-1, 1]; `seed` is the first one's."""
+        ...
+
+
+def load(kind: type, folder: Path, device: torch.device):  # noqa: ANN201
+    return kind.from_pretrained(folder).to(device, torch.float32).eval().requires_grad_(False)
+
+
+def numbers(seed: int, count: int) -> list[torch.Generator]:
+    """A generator for each of `count` pictures."""
+    return [torch.Generator().manual_seed(seed + at) for at in range(count)]
+
+
+class Upsampler:
+    """One upsampler of a model directory, run as UnCLIPPipeline does: `first` for all steps but the last."""
+
+    def __init__(self, folder: Path, size: int, steps: dict[str, int], device: torch.device) -> None:
+        name, stage = ENLARGING[size]
+        self.first, self.last = (load(UNet2DModel, folder / f"{name}_{part}", device) for part in ("first", "last"))
+        for network in (self.first, self.last):
+            network.to(memory_format=torch.channels_last)
+        self.scheduler = UnCLIPScheduler.from_pretrained(folder / f"{name}_scheduler")
+        self.steps, self.device = steps[stage], device
+
+    @torch.no_grad()
+    def __call__(self, pictures: Tensor, generators: list[torch.Generator]) -> Tensor:
+        """Pictures [n, 3, s, s], or crops of such, to [n, 3, 4 s, 4 s]; row i draws its noise from generators[i]."""
+        at_once = max(1, PIXELS[self.device.type] // (4 * pictures.shape[-1]) ** 2)
+        parts = (slice(at, at + at_once) for at in range(0, len(pictures), at_once))
+        return torch.cat([self.enlarge(pictures[part], generators[part]) for part in parts])
+
+    def enlarge(self, pictures: Tensor, generators: list[torch.Generator]) -> Tensor:
+        side = 4 * pictures.shape[-1]
+        given = functional.interpolate(
+            pictures.to(self.device), size=(side, side), mode="bicubic", antialias=True, align_corners=False
+        )
+
+        def predict(current: Tensor, step: Tensor) -> Tensor:
+            network = self.last if int(step) == int(self.scheduler.timesteps[-1]) else self.first
+            both = torch.cat([current, given], 1).contiguous(memory_format=torch.channels_last)
+            with torch.autocast(self.device.type, torch.bfloat16):
+                return network(both, step).sample.float()
+
+        start = randn_tensor(given.shape, generators, self.device)
+        return sample(self.scheduler, predict, start, self.steps, generators).clamp(-1, 1)
 
 
 class Model:
     """A model directory, run in batches."""
 
     def __init__(self, folder: Path, device: torch.device, prior: PriorKind = "diffusion") -> None:
-        def load(kind: type, name: str):  # noqa: ANN202
-            return kind.from_pretrained(folder / name).to(device, torch.float32).eval().requires_grad_(False)
-
         self.folder, self.device, self.prior_kind = folder, device, prior
         self.tokenizer = tokenizer.load(folder / "tokenizer")
-        self.text_encoder = load(CLIPTextModelWithProjection, "text_encoder")
-        self.prior, self.text_proj = load(PriorTransformer, "prior"), load(UnCLIPTextProjModel, "text_proj")
-        self.decoder = load(UNet2DConditionModel, "decoder").to(memory_format=torch.channels_last)
+        self.text_encoder = load(CLIPTextModelWithProjection, folder / "text_encoder", device)
+        self.prior = load(PriorTransformer, folder / "prior", device)
+        self.text_proj = load(UnCLIPTextProjModel, folder / "text_proj", device)
+        self.decoder = load(UNet2DConditionModel, folder / "decoder", device).to(memory_format=torch.channels_last)
         self.prior_scheduler = UnCLIPScheduler.from_pretrained(folder / "prior_scheduler")
         self.decoder_scheduler = UnCLIPScheduler.from_pretrained(folder / "decoder_scheduler")
         settings = json.loads((folder / "unclip.json").read_text())
         self.steps, self.guidance = settings["steps"], settings["guidance"]
         self.autocast = torch.autocast(device.type, torch.bfloat16)
+        self.upsamplers: dict[int, Upsampler] = {}
+
+    @cached_property
+    def autoregressive(self) -> priors.ArPriorNetwork:
+        return priors.load(self.folder, self.device)
+
+    def upsampler(self, size: int) -> Upsampler:
+        """The one that ends at `size` pixels."""
+        if size not in self.upsamplers:
+            self.upsamplers[size] = Upsampler(self.folder, size, self.steps, self.device)
+        return self.upsamplers[size]
 
     def read(self, captions: list[str]) -> Text:
         """The empty caption's text first, as many times, then the captions'."""
@@ -60,6 +122,8 @@ class Model:
         """Picture embeddings [n, D] from the prior, or the text's own where there is none."""
         if self.prior_kind == "none":
             return text.embedding[count:]
+        if self.prior_kind == "autoregressive":
+            return priors.sample(self.autoregressive, text, self.guidance["prior"], generators)
 
         def predict(current: Tensor, step: Tensor) -> Tensor:
             with self.autocast:
@@ -75,9 +139,16 @@ class Model:
         return self.prior.post_process_latents(found)
 
     @torch.no_grad()
-    def __call__(self, captions: list[str], seed: int) -> Tensor:
+    def __call__(self, captions: list[str], seed: int, size: int = SMALL) -> Tensor:
+        generators = numbers(seed, len(captions))
+        current = self.decode(captions, generators)
+        for larger in ENLARGING:
+            if larger <= size:
+                current = self.upsampler(larger)(current, generators)
+        return current
+
+    def decode(self, captions: list[str], generators: list[torch.Generator]) -> Tensor:
         count = len(captions)
-        generators = [torch.Generator().manual_seed(seed + at) for at in range(count)]
         text = self.read(captions)
         embedding = self.embed(text, count, generators)
         unknown = self.text_proj.learned_classifier_free_guidance_embeddings.expand(count, -1)
@@ -96,19 +167,21 @@ class Model:
 
 
 class Engine:
-    """The same through `unclip generate`, one process a picture."""
+    """The same through `unclip generate`, one process a picture. `flags` are its own, such as --steps-decoder=10."""
 
-    def __init__(self, command: Path, folder: Path) -> None:
-        self.command, self.folder = command, folder
+    def __init__(self, command: Path, folder: Path, flags: tuple[str, ...] = ()) -> None:
+        self.command, self.folder, self.flags = command, folder, flags
 
-    def __call__(self, captions: list[str], seed: int) -> Tensor:
+    def __call__(self, captions: list[str], seed: int, size: int = SMALL) -> Tensor:
         with tempfile.TemporaryDirectory() as scratch:
-            return torch.stack([self.one(caption, seed + at, Path(scratch) / str(at)) for at, caption in enumerate(captions)])
+            return torch.stack([
+                self.one(caption, seed + at, size, Path(scratch) / str(at)) for at, caption in enumerate(captions)
+            ])
 
-    def one(self, caption: str, seed: int, out: Path) -> Tensor:
+    def one(self, caption: str, seed: int, size: int, out: Path) -> Tensor:
         subprocess.run(
-            [self.command, "generate", caption, "--model", self.folder.resolve(), "--size", "64", "--seed", str(seed),
-             "--out", out, "--quiet"],
+            [self.command, "generate", caption, "--model", self.folder.resolve(), "--size", str(size), "--seed", str(seed),
+             "--out", out, "--quiet", *self.flags],
             check=True, stdout=subprocess.DEVNULL,
         )
         pixels = np.asarray(Image.open(out / "0.png").convert("RGB"), np.float32)

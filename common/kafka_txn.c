@@ -18,6 +18,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/fault.h"
 #include "common/kafka_internal.h"
 #include "common/log.h"
 #include "common/memory.h"
@@ -407,8 +408,10 @@ static enum verdict transact(struct work *work)
     enum verdict verdict = repeat(work, call_begin, "cannot begin a transaction");
     if (verdict == DONE)
         verdict = produce_all(work);
+    fault_at(FAULT_AFTER_PRODUCE, NULL, NULL);
     if (verdict == DONE)
         verdict = add_offsets(work);
+    fault_at(FAULT_BEFORE_COMMIT, NULL, NULL);
     if (verdict == DONE)
         verdict = repeat(work, call_commit, "cannot commit a transaction");
     return verdict;

@@ -19,6 +19,7 @@
 #include <string.h>
 
 #include "common/clock.h"
+#include "common/fault.h"
 #include "common/kafka.h"
 #include "common/log.h"
 #include "common/memory.h"
@@ -128,6 +129,7 @@ static int partition_read(struct coordinator *self, int partition, struct err *e
                           self, err);
     if (rc < 0)
         return err_prefix(err, "cannot read partition %d back", partition);
+    fault_at(FAULT_IN_REPLAY, NULL, NULL);
     view_partition_add(self->view, partition);
     log_info("partition %d: assigned, %zu live jobs", partition,
              ledger_count(self->ledger) - before);
@@ -193,7 +195,9 @@ static int flush(struct coordinator *self, struct err *err)
             .outputs = self->batch[i].outbox.outputs,
             .output_count = self->batch[i].outbox.count,
         };
+    fault_at(FAULT_BEFORE_BEGIN, NULL, NULL);
     int rc = kafka_commit(self->kafka, units, self->count, KAFKA_PATIENCE_MS, err);
+    fault_at(FAULT_AFTER_COMMIT, NULL, NULL);
     for (size_t i = 0; i < self->count; i++) {
         if (rc == 0 && units[i].lost)
             note_lost(self, units[i].record);

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "common/config.h"
+#include "common/fault.h"
 #include "common/kafka.h"
 #include "common/log.h"
 #include "common/memory.h"
@@ -66,6 +67,8 @@ static int run(const struct config *config)
         return misuse("--log-level must be error, warn, info or debug");
     snprintf(who, sizeof who, "coordinator-%lld", (long long)config->slot);
     log_init(who, level);
+    if (fault_open(FAULT_COORDINATOR, &err) < 0)
+        return misuse(err.text);
     catch_signals();
     if (coordinator_run(config, &stop, &err) < 0) {
         log_error("%s", err.text);

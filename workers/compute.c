@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/fault.h"
 #include "common/log.h"
 #include "common/memory.h"
 #include "workers/cache.h"
@@ -111,7 +112,9 @@ static void receive(struct compute *compute, const struct work *work, struct pas
     for (size_t i = 0; i < work->count; i++) {
         struct parcel *parcel = work->parcels[i];
         struct err err = {0};
-        if (parcel->outcome == OUTCOME_OPEN && parcel_read(parcel, compute->options.storage, &err))
+        if (parcel->outcome == OUTCOME_OPEN &&
+            (fault_at(FAULT_BEFORE_COMPUTE, parcel->task.job, &err) ||
+             parcel_read(parcel, compute->options.storage, &err)))
             parcel_fail(parcel, &err);
         if (parcel->outcome == OUTCOME_OPEN)
             pass_add(pass, parcel);
@@ -126,6 +129,8 @@ static void on_step(void *context, int step, int steps)
     struct pass *pass = context;
     struct err err = {0};
     note_redis(pass->compute, progress_step(&pass->progress, step, steps, &err), &err);
+    for (size_t i = 0; i < pass->count && step > 0; i++)
+        fault_at(FAULT_IN_COMPUTE, pass->tasks[i]->job, NULL);
     for (size_t i = 0; i < pass->count; i++)
         if (progress_stopped(&pass->progress, i) ||
             atomic_load_explicit(&pass->parcels[i]->abandoned, memory_order_relaxed))

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "common/config.h"
+#include "common/fault.h"
 #include "common/image.h"
 #include "common/kafka.h"
 #include "common/log.h"
@@ -80,6 +81,8 @@ static int run(const struct config *config, enum stage stage, struct shard *shar
     snprintf(who, sizeof(who), shard_rank(shard) ? "worker %s-%lld rank %d" : "worker %s-%lld",
              stage_name(stage), (long long)config->slot, shard_rank(shard));
     log_init(who, level);
+    if (fault_open(FAULT_WORKER, &err))
+        return misuse(err.text);
     if (image_setup("unclip-worker", &err) || worker_run(config, stage, shard, &err)) {
         log_error("%s", err.text);
         return 1;

@@ -12,6 +12,7 @@
 
 #include "common/clock.h"
 #include "common/dead_letter.h"
+#include "common/fault.h"
 #include "common/json.h"
 #include "common/memory.h"
 #include "common/picture.h"
@@ -31,6 +32,13 @@ static void remember_picture(struct parcel *parcel, char *uri, const void *bytes
     digest_of(bytes, size, parcel->sha256);
 }
 
+static int store(const struct output *output, const struct parcel *parcel, const char *name,
+                 const void *bytes, size_t size, char **uri, struct err *err)
+{
+    int rc = fault_at(FAULT_BEFORE_STORE, parcel->task.job, err);
+    return rc ? rc : storage_write(output->storage, name, bytes, size, uri, err);
+}
+
 static int store_picture(const struct output *output, struct parcel *parcel, struct err *err)
 {
     const struct item *item = &parcel->item;
@@ -43,7 +51,8 @@ static int store_picture(const struct output *output, struct parcel *parcel, str
     if (rc)
         return rc;
     char *uri, *name = xasprintf("%s/%d.png", parcel->task.job, parcel->task.image);
-    rc = storage_write(output->storage, name, bytes, size, &uri, err);
+    rc = store(output, parcel, name, bytes, size, &uri, err);
+    fault_at(FAULT_PICTURE_STORED, parcel->task.job, NULL);
     if (!rc)
         remember_picture(parcel, uri, bytes, size);
     free(name);
@@ -70,7 +79,7 @@ static int place_tensors(const struct output *output, struct parcel *parcel,
         return 0;
     }
     char *uri, *name = task_tensors_name(&parcel->task, next);
-    rc = storage_write(output->storage, name, bytes, size, &uri, err);
+    rc = store(output, parcel, name, bytes, size, &uri, err);
     free(name);
     if (rc)
         return rc;

@@ -15,6 +15,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "common/fault.h"
 #include "common/image.h"
 #include "common/kafka.h"
 #include "common/log.h"
@@ -101,6 +102,7 @@ static void drop_revoked(struct worker *worker)
 static void add(struct worker *worker, struct kafka_record *record, enum task_class task_class)
 {
     struct parcel *parcel = parcel_new(record, worker->stage, worker->homes);
+    fault_at(FAULT_AFTER_PULL, parcel->has_task ? parcel->task.job : NULL, NULL);
     struct batch_entry entry = {.task = parcel->has_task ? &parcel->task : NULL,
                                 .task_class = task_class,
                                 .topic = record->topic,
@@ -213,7 +215,9 @@ static int commit(struct worker *worker, struct work *work, struct err *err)
         units[i] = (struct kafka_unit){.record = work->parcels[i]->record,
                                        .outputs = work->parcels[i]->outputs,
                                        .output_count = work->parcels[i]->output_count};
+    fault_at(FAULT_BEFORE_BEGIN, NULL, NULL);
     int rc = kafka_commit(worker->kafka, units, work->count, KAFKA_PATIENCE_MS, err);
+    fault_at(FAULT_AFTER_COMMIT, NULL, NULL);
     if (!rc)
         settle(worker, work, units);
     free(units);

@@ -12,7 +12,7 @@ import numpy as np
 from ..context import Context
 from ..data.captions import LANGUAGES
 from ..data.scenes import GROUP, Scene
-from ..data.table import LABELS, SceneTable, rows
+from ..data.table import LABELS, SceneTable, World, rows
 
 SEED = 2001
 
@@ -51,10 +51,9 @@ SETS: dict[str, tuple[bool, Callable[[Scene], bool]]] = {  # name to: held out?,
 }
 
 
-def prompts(context: Context, name: str, count: int, seed: int = SEED) -> Prompts:
-    """`count` different scenes of a set."""
+def ask(world: World, name: str, count: int, seed: int = SEED) -> tuple[list[Scene], list[tuple[str, ...]]]:
+    """`count` different scenes of a set, and their captions in each language."""
     held_out, wanted = SETS[name]
-    world = context.world(context.concepts)
     source, speaker, rng = world.source(seed), world.captions(), Random(f"{name}/{seed}")
     scenes: list[Scene] = []
     for group in range(10_000 * count // GROUP):
@@ -63,5 +62,10 @@ def prompts(context: Context, name: str, count: int, seed: int = SEED) -> Prompt
             scenes.append(scene)
         if len(scenes) == count:
             break
-    captions = [tuple(speaker.say(scene, language, rng, keywords=0) for language in LANGUAGES) for scene in scenes]
+    return scenes, [tuple(speaker.say(scene, language, rng, keywords=0) for language in LANGUAGES) for scene in scenes]
+
+
+def prompts(context: Context, name: str, count: int, seed: int = SEED) -> Prompts:
+    world = context.world(context.concepts)
+    scenes, captions = ask(world, name, count, seed)
     return Prompts(scenes, captions, rows(scenes, captions, world, context.tokenizer, Random(f"layout/{name}/{seed}")))

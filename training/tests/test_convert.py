@@ -418,6 +418,8 @@ def test_original_checkpoints_that_do_not_fit(toys: Path, originals: Path, tmp_p
     stranger = decoder | {"model.more.weight": torch.ones(1)}
     torch.save({"state_dict": stranger}, copy / "decoder-ckpt-step=01.ckpt")
     assert "'model.more.weight' is of no known use" in refusal(*arguments)
+    torch.save({"state_dict": decoder | {"ema.weight": torch.ones(1)}}, copy / "decoder-ckpt-step=01.ckpt")
+    assert "'ema.weight' is of no known use" in refusal(*arguments)
     del decoder["model.middle_block.1.qkv.bias"]
     torch.save({"state_dict": decoder}, copy / "decoder-ckpt-step=01.ckpt")
     assert "has no tensor 'model.middle_block.1.qkv.bias'" in refusal(*arguments)
@@ -489,6 +491,8 @@ def test_nothing_is_overwritten_or_left_half(toys: Path, tmp_path: Path) -> None
     assert weights(out, "decoder")["conv_in.weight"].dtype == torch.bfloat16
     run(out, out, "--force", "--dtype", "f32")  # in its own place
     assert weights(out, "decoder")["conv_in.weight"].dtype == torch.float32
+    assert "must not lie within each other" in refusal(toys, toys / "decoder" / "new")
+    assert "must not lie within each other" in refusal(out / "decoder" / "diffusion_pytorch_model.safetensors", out, "--force")
     broken = tmp_path / "broken"
     shutil.copytree(toys, broken)
     (broken / "text_proj" / "diffusion_pytorch_model.safetensors").write_bytes(b"no")
@@ -540,6 +544,19 @@ def test_int8(tmp_path: Path) -> None:
     back = load_file(tmp_path / "c.safetensors")
     assert torch.equal(back["m.weight"], out["m.weight"] * out["m.weight.scale"][:, None])
     assert "m.weight.scale" not in back
+
+
+def test_int8_in_parts(toys: Path, tmp_path: Path) -> None:
+    """A weight and its scale may lie in two files."""
+    run(toys, tmp_path / "int8", "--dtype", "int8")
+    shutil.copytree(tmp_path / "int8", tmp_path / "parts")
+    folder = tmp_path / "parts" / "decoder"
+    tensors = weights(tmp_path / "int8", "decoder")
+    (folder / "diffusion_pytorch_model.safetensors").unlink()
+    sharded(folder, dict(sorted(tensors.items())))
+    run(tmp_path / "int8", tmp_path / "a", "--dtype", "bf16")
+    run(tmp_path / "parts", tmp_path / "b", "--dtype", "bf16")
+    same(weights(tmp_path / "a", "decoder"), weights(tmp_path / "b", "decoder"))
 
 
 def test_int8_refusals(tmp_path: Path) -> None:

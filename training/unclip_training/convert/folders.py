@@ -30,16 +30,22 @@ Change = Callable[[str, dict[str, Tensor]], dict[str, Tensor]]  # folder's name 
 
 
 def read(path: Path) -> dict[str, Tensor]:
-    """A weights file's tensors; int8 ones as f32."""
+    """The tensors of a weights file, or of the parts that an index names; int8 ones as f32."""
+    try:
+        return dequantised(read_shards(path) if path.name.endswith(INDEX) else read_one(path))
+    except Refused as error:
+        raise Refused(str(error) if str(path.parent) in str(error) else f"'{path}': {error}") from None
+
+
+def read_one(path: Path) -> dict[str, Tensor]:
     if path.suffix in PICKLED:
-        return dequantised(pickles.load(path))
+        return pickles.load(path)
     if path.suffix != ".safetensors":
         raise Refused(f"'{path}' is none of .safetensors, {', '.join(PICKLED)}")
     try:
-        tensors = load_file(path)
+        return load_file(path)
     except (SafetensorError, OSError) as error:
         raise Refused(f"'{path}' can't be read: {error}") from None
-    return dequantised(tensors)
 
 
 def write(tensors: dict[str, Tensor], path: Path) -> None:
@@ -53,13 +59,13 @@ def write(tensors: dict[str, Tensor], path: Path) -> None:
     save_file(out, path, metadata={"format": "pt"})
 
 
-def shards(index: Path) -> list[Path]:
-    """The files that an index names, each beside it."""
+def shards(index: Path) -> tuple[list[Path], set[str]]:
+    """The files that an index names, each beside it, and the tensors that they should have."""
     if index.stat().st_size > JSON_MAX:
         raise Refused(f"'{index}' has more than {JSON_MAX} bytes")
     try:
-        names = json.loads(index.read_bytes())["weight_map"].values()
-        names = sorted(set(names))
+        mapping = json.loads(index.read_bytes())["weight_map"]
+        names, expected = sorted(set(mapping.values())), set(mapping)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise Refused(f"'{index}' has no weight_map of names") from None
     if not names or len(names) > SHARDS_MAX:
@@ -69,20 +75,20 @@ def shards(index: Path) -> list[Path]:
             raise Refused(f"'{index}' names {name!r}, which is no file beside it")
         if not (index.parent / name).is_file():
             raise Refused(f"'{index}' names {name!r}, which is not there")
-    return [index.parent / name for name in names]
+    return [index.parent / name for name in names], expected
 
 
 def read_shards(index: Path) -> dict[str, Tensor]:
     tensors: dict[str, Tensor] = {}
-    for shard in shards(index):
-        part = read(shard)
+    files, expected = shards(index)
+    for shard in files:
+        part = read_one(shard)
         both = sorted(tensors.keys() & part.keys())
         if both:
             raise Refused(f"'{shard}' has '{both[0]}', which another part has too")
         tensors |= part
-    expected = json.loads(index.read_bytes())["weight_map"].keys()
     missing = sorted(expected - tensors.keys())
-    if missing and not any(name.endswith(".scale") for name in missing):
+    if missing:
         raise Refused(f"'{index}' names tensor '{missing[0]}', which no part has")
     return tensors
 
@@ -127,8 +133,7 @@ def convert_folder(folder: Path, target: Path, change: Change, networks: list[st
             raise Refused(f"'{folder / strangers[0]}' is not called {', '.join(STEMS)} .safetensors or .bin")
         return
     file, name = found
-    tensors = read_shards(file) if file.name.endswith(INDEX) else read(file)
-    write(change(folder.name, tensors), target / name)
+    write(change(folder.name, read(file)), target / name)
     networks.append(folder.name)
 
 
@@ -146,6 +151,9 @@ def changes(kind: str | None, saturate: bool, merges: dict[str, dict[str, lora.C
 
 
 def check_target(source: Path, target: Path, force: bool) -> None:
+    inner, outer = target.resolve(), source.resolve()
+    if outer in inner.parents or inner in outer.parents:
+        raise Refused(f"'{target}' and '{source}' must not lie within each other")
     if not target.exists() and not target.is_symlink():
         return
     if not force:
@@ -160,16 +168,26 @@ def check_target(source: Path, target: Path, force: bool) -> None:
 def replacing(target: Path) -> Iterator[Path]:
     """A path beside `target` to write to; takes its place at the end, or is removed with all in it."""
     partial = target.with_name(f"{target.name}.partial-{os.getpid()}")
-    old = target.with_name(f"{target.name}.old-{os.getpid()}")
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         yield partial
-        if target.is_dir():
-            os.rename(target, old)
-        os.replace(partial, target)
+        put_in_place(partial, target)
     finally:
         remove(partial)
-        remove(old)
+
+
+def put_in_place(partial: Path, target: Path) -> None:
+    if not target.is_dir():
+        os.replace(partial, target)
+        return
+    old = target.with_name(f"{target.name}.old-{os.getpid()}")  # a folder with something in it can't be replaced at once
+    os.rename(target, old)
+    try:
+        os.rename(partial, target)
+    except OSError:
+        os.rename(old, target)
+        raise
+    remove(old)
 
 
 def remove(path: Path) -> None:

@@ -14,6 +14,7 @@ Every tensor must be used. The text encoder and the tokenizer are OpenAI's and c
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -304,12 +305,19 @@ def checkpoints(folder: Path) -> dict[str, Path]:
     return {name: files[0] for name, files in found.items()}
 
 
-def networks(files: dict[str, Path], prior_head: int = HEAD, decoder_head: int = HEAD):
+def within(tensors: dict[str, Tensor], *prefixes: str) -> dict[str, Tensor]:
+    for name in tensors:
+        if not name.startswith(prefixes):
+            raise Refused(f"the checkpoint's tensor '{name}' is of no known use")
+    return tensors
+
+
+def networks(files: dict[str, Path], prior_head: int = HEAD, decoder_head: int = HEAD) -> Iterator[tuple[str, Network]]:
     """Yields (folder, network), one at a time, as each is as large as memory may be."""
-    yield "prior", prior(load(files["prior"]), load_list(files["statistics"], 2), prior_head)
-    old = Original(load(files["decoder"]), "model.")
+    yield "prior", prior(within(load(files["prior"]), "model."), load_list(files["statistics"], 2), prior_head)
+    old = Original(within(load(files["decoder"]), "model."), "model.")
     yield "text_proj", text_proj(old)
     yield "decoder", unet(old, "UNet2DConditionModel", 64, decoder_head)
-    tensors = load(files["upsampler"])
+    tensors = within(load(files["upsampler"]), "model_first_steps.", "model_last_step.")
     yield "super_res_first", unet(Original(tensors, "model_first_steps."), "UNet2DModel", 256, HEAD)
     yield "super_res_last", unet(Original(tensors, "model_last_step."), "UNet2DModel", None, HEAD)

@@ -1,0 +1,290 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The model's state, and the broker's side of a transaction. */
+#include "tests/model/state.h"
+
+#include <string.h>
+
+static const char *const wrongs[] = {
+    "a task is twice in the committed log",
+    "a picture is announced twice",
+    "an event is twice in the committed log",
+    "a picture is announced that is not stored",
+    "a job has two results",
+    "a job's state in Kafka goes back",
+    "a committed offset goes back",
+    "Redis shows a state that Kafka does not have",
+    "a job's state in Redis goes back",
+    "the model's logs are too short",
+};
+const char *wrong_text(uint8_t bad)
+{
+    return bad ? wrongs[bad - 1] : NULL;
+}
+
+bool mutated(const struct turn *turn, enum mutation mutation)
+{
+    return turn->bounds->mutation == mutation;
+}
+
+enum pool pool_of(int i)
+{
+    return (enum pool)(i / 2);
+}
+
+int tid_of(const struct bounds *bounds, int i)
+{
+    return bounds->one_slot[i / 2] ? i / 2 * 2 : i;
+}
+
+int inputs_of(int i)
+{
+    return pool_of(i) == POOL_COORDINATOR ? 2 : 1;
+}
+
+enum topic input_of(int i, int input)
+{
+    static const enum topic inputs[POOL_COUNT][2] = {{JOBS, EVENTS}, {FIRST, FIRST}, {LAST, LAST}};
+    return inputs[i / 2][input];
+}
+
+int at_of(const struct member *member, int input)
+{
+    return input ? (int)member->at1 : (int)member->at0;
+}
+
+void at_set(struct member *member, int input, int at)
+{
+    if (input)
+        member->at1 = (unsigned)at & 15;
+    else
+        member->at0 = (unsigned)at & 15;
+}
+
+unsigned ledger_of(const struct member *member, int job)
+{
+    return job ? (unsigned)member->ledger1 : (unsigned)member->ledger0;
+}
+
+void ledger_set(struct member *member, int job, unsigned value)
+{
+    if (job)
+        member->ledger1 = value & 255;
+    else
+        member->ledger0 = value & 255;
+}
+
+enum life life_of(unsigned job)
+{
+    return (enum life)(job & 3);
+}
+
+enum picture picture_of(unsigned job, int picture)
+{
+    return (enum picture)(job >> (3 + 2 * picture) & 3);
+}
+
+unsigned picture_set(unsigned job, int picture, enum picture value)
+{
+    unsigned shift = 3 + 2 * (unsigned)picture;
+    return (job & ~(3u << shift)) | (unsigned)value << shift;
+}
+
+bool cancelled(unsigned job)
+{
+    return job >> 7;
+}
+
+uint8_t record_make(int job, int picture, unsigned kind)
+{
+    return (uint8_t)(job | picture << 1 | (int)kind << 2);
+}
+
+int record_job(uint8_t record)
+{
+    return record & 1;
+}
+
+int record_picture(uint8_t record)
+{
+    return record >> 1 & 1;
+}
+
+unsigned record_kind(uint8_t record)
+{
+    return record >> 2 & 3;
+}
+
+int record_owner(uint8_t record)
+{
+    return (record >> 4) - 1;
+}
+
+int readable(const struct state *state, enum topic topic)
+{
+    int end = 0;
+    while (end < state->length[topic] && record_owner(state->logs[topic][end]) < 0)
+        end++;
+    return end;
+}
+
+bool pool_pending(const struct state *state, enum pool pool)
+{
+    return state->members[2 * pool].offsets || state->members[2 * pool + 1].offsets;
+}
+
+bool wrong_if(struct state *state, bool wrong, enum wrong what)
+{
+    if (wrong && !state->bad)
+        state->bad = (uint8_t)what;
+    return wrong;
+}
+
+void append(struct state *state, enum topic topic, uint8_t record, int owner)
+{
+    if (wrong_if(state, state->length[topic] == LOG_MAX, LOG_FULL))
+        return;
+    state->logs[topic][state->length[topic]++] = (uint8_t)(record | (owner + 1) << 4);
+}
+
+/* --- transactions --- */
+
+static void log_abort(struct state *state, enum topic topic, int tid)
+{
+    uint8_t *log = state->logs[topic];
+    int kept = 0;
+    for (int i = 0; i < state->length[topic]; i++)
+        if (record_owner(log[i]) != tid)
+            log[kept++] = log[i];
+    memset(log + kept, 0, (size_t)(state->length[topic] - kept));
+    state->length[topic] = (uint8_t)kept;
+}
+
+static void txn_close(struct state *state, int tid)
+{
+    struct member *holder = &state->members[tid];
+    holder->produced = holder->offsets = holder->writes_state = 0;
+}
+
+bool txn_open(const struct state *state, int tid)
+{
+    const struct member *holder = &state->members[tid];
+    return holder->produced || holder->offsets;
+}
+
+void txn_abort(struct state *state, int tid)
+{
+    for (enum topic topic = 0; topic < TOPICS; topic++)
+        log_abort(state, topic, tid);
+    txn_close(state, tid);
+}
+
+static void check_log(struct state *state, enum topic topic)
+{
+    int seen[8] = {0}, announced[4] = {0};
+    for (int i = 0; i < state->length[topic]; i++) {
+        uint8_t record = state->logs[topic][i];
+        if (record_owner(record) >= 0)
+            continue;
+        bool event = topic == EVENTS, announces = event && record_kind(record) != STAGE_FINISHED;
+        int picture = record & 3;
+        bool absent =
+            announces && record_kind(record) == PICTURE_FINISHED && !(state->stored >> picture & 1);
+        wrong_if(state, absent, NOT_STORED);
+        if (announces)
+            wrong_if(state, announced[picture]++ > 0, ANNOUNCED_TWICE);
+        else
+            wrong_if(state, seen[picture]++ > 0, event ? EVENT_TWICE : TASK_TWICE);
+    }
+}
+
+static void log_commit(struct state *state, enum topic topic, int tid)
+{
+    for (int i = 0; i < state->length[topic]; i++)
+        if (record_owner(state->logs[topic][i]) == tid)
+            state->logs[topic][i] &= 15;
+    if (topic != JOBS)
+        check_log(state, topic);
+}
+
+void offset_commit(struct state *state, int i)
+{
+    const struct member *member = &state->members[i];
+    enum topic topic = input_of(i, (int)member->topic);
+    int offset = at_of(member, (int)member->topic) + 1;
+    wrong_if(state, offset < state->committed[topic], OFFSET_BACK);
+    state->committed[topic] = (uint8_t)offset;
+}
+
+/* The coordinator's state or result record. */
+static void job_commit(struct turn *turn, struct state *state, struct member *member)
+{
+    int job = (int)member->job;
+    unsigned value = ledger_of(member, job);
+    bool first_half = mutated(turn, TOMBSTONE_BEFORE_RESULT) && member->work == END;
+    if (member->work < ACCEPT || member->work > END)
+        return;
+    if (first_half && !member->half) {
+        state->kafka[job] = ABSENT;
+        return;
+    }
+    wrong_if(state, life_of(value) < life_of(state->kafka[job]), STATE_BACK);
+    wrong_if(state, member->work == END && ++state->results[job] > 1, TWO_RESULTS);
+    state->kafka[job] = (uint8_t)value;
+}
+
+/* The broker commits the open transaction of member i. */
+void txn_commit(struct turn *turn, int i)
+{
+    struct state *state = &turn->next;
+    struct member *member = &state->members[i];
+    int tid = tid_of(turn->bounds, i);
+    for (enum topic topic = 0; topic < TOPICS; topic++)
+        log_commit(state, topic, tid);
+    if (state->members[tid].offsets)
+        offset_commit(state, i);
+    if (pool_of(i) == POOL_COORDINATOR)
+        job_commit(turn, state, member);
+    txn_close(state, tid);
+}
+
+static void produce_tasks(const struct turn *turn, struct state *state, int job, int tid)
+{
+    for (int picture = 0; picture < turn->bounds->pictures; picture++)
+        append(state, FIRST, record_make(job, picture, 0), tid);
+}
+
+void produce(struct turn *turn, int i)
+{
+    struct state *state = &turn->next;
+    struct member *member = &state->members[i];
+    int tid = tid_of(turn->bounds, i), job = (int)member->job;
+    uint8_t record =
+        state->logs[input_of(i, (int)member->topic)][at_of(member, (int)member->topic)];
+    uint8_t picture = record & 3;
+    bool last = pool_of(i) == POOL_LAST;
+
+    state->members[tid].produced = 1;
+    state->members[tid].writes_state = member->work >= ACCEPT && member->work <= END;
+    switch ((enum work)member->work) {
+    case ACCEPT:
+        produce_tasks(turn, state, job, tid);
+        break;
+    case FINISH:
+        if (!last)
+            append(state, LAST, picture, tid);
+        append(state, EVENTS, (uint8_t)(picture | (last ? PICTURE_FINISHED : STAGE_FINISHED) << 2),
+               tid);
+        break;
+    case FAIL:
+        append(state, EVENTS, (uint8_t)(picture | PICTURE_FAILED << 2), tid);
+        break;
+    case DROP:
+        append(state, EVENTS, (uint8_t)(picture | PICTURE_DROPPED << 2), tid);
+        break;
+    case NOTHING:
+    case UPDATE:
+    case END:
+    case REFUSE:
+        break;
+    }
+}

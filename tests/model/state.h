@@ -1,0 +1,138 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The state of the protocol's model: processes, logs with open transactions, what Kafka and Redis
+ * hold of each job. And what a broker does with it: append, commit, abort; commits are where most
+ * of what must never happen is looked for.
+ */
+#ifndef UNCLIP_TESTS_MODEL_STATE_H
+#define UNCLIP_TESTS_MODEL_STATE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "tests/model/protocol.h"
+
+#define MEMBERS (2 * POOL_COUNT)
+#define NOBODY  7
+#define LOG_MAX 12
+
+enum topic { JOBS, EVENTS, FIRST, LAST, TOPICS };
+
+enum pc { DOWN, STARTING, IDLE, HELD, READY, TXN, RECOVER, ASK, LATE_OFFSETS, LATE_STORE };
+
+/* What a record in hand leads to. */
+enum work { NOTHING, ACCEPT, UPDATE, END, REFUSE, FINISH, FAIL, DROP };
+
+enum job_record { SUBMIT, OTHER, CANCEL };
+enum event { STAGE_FINISHED, PICTURE_FINISHED, PICTURE_FAILED, PICTURE_DROPPED };
+
+/* Jobs as in a ledger, one byte: bits 0-1 life, 2 body, 3-4 and 5-6 pictures, 7 cancelled. */
+enum life { ABSENT, QUEUED, RUNNING, ENDED };
+enum picture { PENDING, STORED, FAILED, DROPPED };
+
+/* A process. What is after `ledger1` belongs to its transactional id and survives it. */
+struct member {
+    uint64_t pc : 4;
+    uint64_t believes : 1; /* that the partition is its own */
+    uint64_t current : 1;  /* and it is */
+    uint64_t meta : 1;     /* the group's generation that it took is still the present one */
+    uint64_t producer : 1; /* the latest of its transactional id */
+    uint64_t fetched : 1, replayed : 1;
+    uint64_t asked : 1;         /* for the commit of what it holds */
+    uint64_t half : 1;          /* a mutation's first of two transactions is through */
+    uint64_t topic : 1;         /* of the record in hand: 0 or 1 of its inputs */
+    uint64_t at0 : 4, at1 : 4;  /* the next records of its inputs, or the one in hand */
+    uint64_t work : 3, job : 1; /* what it leads to */
+    uint64_t unshown : 2;       /* jobs */
+    uint64_t behind : 1;        /* Redis is to be written anew */
+    uint64_t left_mark : 2;     /* the watermark as it left it: 0 none, 1 + ended jobs */
+    uint64_t ledger0 : 8, ledger1 : 8;
+    uint64_t produced : 1, offsets : 1, writes_state : 1; /* in the open transaction */
+};
+
+enum budget { CRASH, TAKEOVER, REBALANCE, UNKNOWN, FAILURE, REPEAT, ANOTHER, CANCELLATION, FLUSH };
+#define BUDGETS (FLUSH + 1)
+
+/* Records: bit 0 job, 1 picture, 2-3 kind, 4-6 the open transaction's id + 1 (0: committed). */
+struct state {
+    struct member members[MEMBERS];
+    uint8_t logs[TOPICS][LOG_MAX];
+    uint8_t length[TOPICS], committed[TOPICS];
+    uint8_t assigned[POOL_COUNT];
+    uint8_t kafka[2];   /* each job as unclip.state and unclip.results have it */
+    uint8_t results[2]; /* records in unclip.results */
+    uint8_t redis[2];   /* lives */
+    uint8_t mark;       /* the watermark in Redis */
+    uint8_t stored;     /* pictures' files */
+    uint8_t submitted;  /* jobs */
+    uint8_t bad;        /* what is wrong, 1 + index in `wrongs` */
+    uint8_t left[BUDGETS];
+    uint8_t zero[2]; /* up to a multiple of 8 */
+};
+_Static_assert(sizeof(struct state) % 8 == 0, "no padding");
+
+enum wrong {
+    TASK_TWICE = 1,
+    ANNOUNCED_TWICE,
+    EVENT_TWICE,
+    NOT_STORED,
+    TWO_RESULTS,
+    STATE_BACK,
+    OFFSET_BACK,
+    VIEW_AHEAD,
+    VIEW_BACK,
+    LOG_FULL
+};
+
+const char *wrong_text(uint8_t bad); /* NULL: nothing is wrong */
+
+/* One expansion. `next` is the successor being made. */
+struct turn {
+    const struct bounds *bounds;
+    const struct state *state;
+    struct checker *checker;
+    struct state next;
+};
+
+/* --- members: processes by number, two a pool --- */
+enum pool pool_of(int i);
+int tid_of(const struct bounds *bounds, int i); /* who stands for its transactional id */
+int inputs_of(int i);
+enum topic input_of(int i, int input);
+int at_of(const struct member *member, int input);
+void at_set(struct member *member, int input, int at);
+unsigned ledger_of(const struct member *member, int job);
+void ledger_set(struct member *member, int job, unsigned value);
+
+/* --- jobs, in one byte --- */
+enum life life_of(unsigned job);
+enum picture picture_of(unsigned job, int picture);
+unsigned picture_set(unsigned job, int picture, enum picture value);
+bool cancelled(unsigned job);
+
+/* --- records and logs --- */
+uint8_t record_make(int job, int picture, unsigned kind);
+int record_job(uint8_t record);
+int record_picture(uint8_t record);
+unsigned record_kind(uint8_t record);
+int record_owner(uint8_t record); /* -1: committed */
+/* Where a read_committed reader has to stop. */
+int readable(const struct state *state, enum topic topic);
+void append(struct state *state, enum topic topic, uint8_t record, int owner);
+
+/* --- transactions --- */
+/* Whether a transaction holds offsets of that group that are not decided yet. */
+bool pool_pending(const struct state *state, enum pool pool);
+bool txn_open(const struct state *state, int tid);
+void txn_abort(struct state *state, int tid);
+/* Of the record that member i has in hand: its outputs, open; the transaction; the offset after it.
+ */
+void produce(struct turn *turn, int i);
+void txn_commit(struct turn *turn, int i);
+void offset_commit(struct state *state, int i);
+
+/* Notes the first thing that is wrong. Returns `wrong`. */
+bool wrong_if(struct state *state, bool wrong, enum wrong what);
+bool mutated(const struct turn *turn, enum mutation mutation);
+
+#endif

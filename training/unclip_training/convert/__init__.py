@@ -4,4 +4,7 @@
 
 
 class Refused(Exception):
-    """What can't be converted, in one line."""
+    """What can't be converted, in one line, whatever names a file brought into it."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__("".join(letter if letter.isprintable() else "?" for letter in text))

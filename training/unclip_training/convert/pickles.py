@@ -182,7 +182,7 @@ class Source:
 def read_zip(file: BinaryIO, mapping: mmap.mmap) -> Source:
     try:
         archive = zipfile.ZipFile(file)
-    except (zipfile.BadZipFile, OSError, ValueError) as error:
+    except Exception as error:  # as with an unpickler
         raise Refused(f"is no whole zip archive: cut short? ({error})") from None
     entries = {entry.filename: entry for entry in archive.infolist()}
     if len(entries) != len(archive.infolist()):

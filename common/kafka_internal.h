@@ -6,7 +6,7 @@
  *   kafka.c          the consumer: assignment, lanes, records, idle commits
  *   kafka_txn.c      the transactional producer and its recovery
  *   kafka_replay.c   reading a partition from its beginning
- *   kafka_client.c   the plain producer and topic creation
+ *   kafka_client.c   the plain producer, reading and deleting without a group, topic creation
  */
 #ifndef UNCLIP_COMMON_KAFKA_INTERNAL_H
 #define UNCLIP_COMMON_KAFKA_INTERNAL_H
@@ -102,6 +102,14 @@ void kafka_partition_pop(struct partition *partition); /* its oldest pending rec
 struct kafka_record *kafka_record_new(rd_kafka_message_t *message, uint32_t epoch);
 void kafka_error_note(rd_kafka_t *handle, int code, const char *reason, void *kafka);
 void kafka_answered(struct kafka *kafka); /* the brokers did something for us */
+
+/* --- kafka_replay.c --- */
+/* kafka_replay() for who has no group: nobody's transaction is waited for but open ones below the
+   end. `template` is a KAFKA_REPLAYER's. */
+int kafka_read(const rd_kafka_conf_t *template, const char *topic, int32_t partition,
+               int deadline_ms,
+               int (*each)(void *context, const struct kafka_record *record, struct err *err),
+               void *context, struct err *err);
 
 /* --- kafka_txn.c --- */
 /* Makes sure that there is a producer whose predecessor's transactions are aborted. */

@@ -2,11 +2,13 @@
 /*
  * Exactly once on a real broker: worker processes copy records from one topic to another through
  * kafka_commit(), are killed and started again in the middle, and every record is in the output
- * once. A reader of that output that has nothing left to do has a lag of exactly 0. The broker's
- * address is argv[1] or UNCLIP_KAFKA; topics are made anew for each run.
+ * once. A reader of that output that has nothing left to do has a lag of exactly 0. A replay waits
+ * for what an earlier owner of the partition may still commit. The broker's address is argv[1] or
+ * UNCLIP_KAFKA; topics are made anew for each run.
  */
 #include <errno.h>
 #include <librdkafka/rdkafka.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -251,6 +253,77 @@ static void read_to_the_end(void)
         die("an idle reader is behind", NULL);
 }
 
+/* --- a new owner and the old one's transaction --- */
+
+#define LATE_KEY "late"
+
+static void check(rd_kafka_error_t *error, const char *what)
+{
+    if (error)
+        die(what, &(struct err){.text = "librdkafka refused"});
+}
+
+/* The old owner: its offsets are accepted by the group, its record is not written yet. */
+static rd_kafka_t *owner_begin(void)
+{
+    rd_kafka_conf_t *conf = rd_kafka_conf_new();
+    char id[80];
+    snprintf(id, sizeof(id), "old-%s", group);
+    rd_kafka_conf_set(conf, "bootstrap.servers", config.kafka, NULL, 0);
+    rd_kafka_conf_set(conf, "transactional.id", id, NULL, 0);
+    rd_kafka_t *owner = rd_kafka_new(RD_KAFKA_PRODUCER, conf, NULL, 0);
+    rd_kafka_consumer_group_metadata_t *metadata = rd_kafka_consumer_group_metadata_new(group);
+    rd_kafka_topic_partition_list_t *offsets = rd_kafka_topic_partition_list_new(1);
+    rd_kafka_topic_partition_list_add(offsets, source, 0)->offset = 1;
+    check(rd_kafka_init_transactions(owner, 30000), "init");
+    check(rd_kafka_begin_transaction(owner), "begin");
+    check(rd_kafka_send_offsets_to_transaction(owner, offsets, metadata, 30000), "offsets");
+    rd_kafka_topic_partition_list_destroy(offsets);
+    rd_kafka_consumer_group_metadata_destroy(metadata);
+    return owner;
+}
+
+/* Its record, and the commit: the later, the better the chance that a hasty reader misses it. */
+static void *owner_end(void *owner)
+{
+    pause_ms(1500);
+    if (rd_kafka_producev(owner, RD_KAFKA_V_TOPIC(target), RD_KAFKA_V_PARTITION(0),
+                          RD_KAFKA_V_VALUE((void *)(uintptr_t)LATE_KEY, strlen(LATE_KEY)),
+                          RD_KAFKA_V_END))
+        die("the old owner's record", NULL);
+    check(rd_kafka_commit_transaction(owner, 30000), "the old owner's commit");
+    return NULL;
+}
+
+static int note_late(void *context, const struct kafka_record *record, struct err *err)
+{
+    (void)err;
+    if (record->value_size == strlen(LATE_KEY) && memcmp(record->value, LATE_KEY, 4) == 0)
+        ++*(int *)context;
+    return 0;
+}
+
+static void replay_waits(void)
+{
+    struct err err = {0};
+    pthread_t thread;
+    int late = 0;
+    snprintf(group, sizeof(group), "owners-%d", getpid());
+    rd_kafka_t *old = owner_begin();
+    struct kafka *kafka = join("owner-0");
+    while (!kafka_assigned(kafka))
+        if (kafka_poll(kafka, -1, 100, NULL, &err))
+            die("poll", &err);
+    pthread_create(&thread, NULL, owner_end, old);
+    if (kafka_replay(kafka, target, 0, 30000, note_late, &late, &err))
+        die("replay", &err);
+    pthread_join(thread, NULL);
+    kafka_close(kafka);
+    rd_kafka_destroy(old);
+    if (late != 1)
+        die("a replay did not wait for the owner before it", NULL);
+}
+
 int main(int argc, char **argv)
 {
     struct err err = {0};
@@ -292,6 +365,7 @@ int main(int argc, char **argv)
         }
     kafka_close(watcher);
     read_to_the_end();
+    replay_waits();
     kafka_client_close(client);
     config_release(&config);
     printf("%d records, each once\n", RECORDS);

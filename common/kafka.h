@@ -137,7 +137,9 @@ void kafka_commit_idle(struct kafka *kafka);
 /*
  * Reads one partition of a (compacted) topic from its beginning to its present end, read_committed,
  * waiting up to deadline_ms for open transactions to end, and calls `each` for every record
- * (borrowed during the call). May be called from the assigned() callback.
+ * (borrowed during the call). Once a partition is assigned, nothing that an earlier owner of the
+ * partition of that number commits can come later than this. May be called from the assigned()
+ * callback.
  */
 int kafka_replay(struct kafka *kafka, const char *topic, int32_t partition, int deadline_ms,
                  int (*each)(void *context, const struct kafka_record *record, struct err *err),
@@ -160,6 +162,20 @@ struct kafka_topic_spec {
 /* Creates what is missing; an existing topic with another partition count is ERR_CONFLICT. */
 int kafka_client_create_topics(struct kafka_client *client, const struct kafka_topic_spec *specs,
                                size_t count, int timeout_ms, struct err *err);
+
+/* How many partitions the topic has. ERR_NOT_FOUND: no such topic. */
+int kafka_client_partitions(struct kafka_client *client, const char *topic, int timeout_ms,
+                            int *partitions, struct err *err);
+/* Reads a partition from its beginning to its present end as kafka_replay() does. A value other
+   than 0 from `each` ends the reading and is returned. */
+int kafka_client_read(struct kafka_client *client, const char *topic, int32_t partition,
+                      int timeout_ms,
+                      int (*each)(void *context, const struct kafka_record *record,
+                                  struct err *err),
+                      void *context, struct err *err);
+/* Deletes the partition's records below `offset` for good. */
+int kafka_client_delete(struct kafka_client *client, const char *topic, int32_t partition,
+                        int64_t offset, int timeout_ms, struct err *err);
 
 const char *kafka_library_version(void);
 

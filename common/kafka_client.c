@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What clients need: sending single records and making topics. No group, no transaction.
+ * What clients need: sending single records, reading and deleting, making topics. No group, no
+ * transaction.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -12,6 +13,7 @@
 
 struct kafka_client {
     rd_kafka_t *producer;
+    rd_kafka_conf_t *reader_conf; /* template */
     char *brokers;
     char last_error[256]; /* what librdkafka last complained about */
 };
@@ -50,6 +52,8 @@ int kafka_client_open(struct kafka_client **out, const struct config *config, st
         rd_kafka_conf_set_opaque(conf, client);
         rc = kafka_handle_new(&client->producer, RD_KAFKA_PRODUCER, conf, err);
     }
+    if (!rc)
+        rc = kafka_conf_new(&client->reader_conf, config, KAFKA_REPLAYER, err);
     if (rc) {
         kafka_client_close(client);
         return rc;
@@ -64,6 +68,8 @@ void kafka_client_close(struct kafka_client *client)
         return;
     if (client->producer)
         rd_kafka_destroy(client->producer);
+    if (client->reader_conf)
+        rd_kafka_conf_destroy(client->reader_conf);
     free(client->brokers);
     free(client);
 }
@@ -102,6 +108,61 @@ int kafka_client_send(struct kafka_client *client, const struct kafka_output *ou
     if (delivery.code)
         return client_fail(client, err, ERR_KAFKA, "cannot send", rd_kafka_err2str(delivery.code));
     return 0;
+}
+
+/* --- reading and deleting --- */
+
+int kafka_client_read(struct kafka_client *client, const char *topic, int32_t partition,
+                      int timeout_ms,
+                      int (*each)(void *context, const struct kafka_record *record,
+                                  struct err *err),
+                      void *context, struct err *err)
+{
+    return kafka_read(client->reader_conf, topic, partition, timeout_ms, each, context, err);
+}
+
+/* The admin request's result. NULL after timeout_ms. */
+static rd_kafka_event_t *delete_request(struct kafka_client *client, const char *topic,
+                                        int32_t partition, int64_t offset, int timeout_ms)
+{
+    char text[128];
+    rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(1);
+    rd_kafka_topic_partition_list_add(list, topic, partition)->offset = offset;
+    rd_kafka_DeleteRecords_t *request = rd_kafka_DeleteRecords_new(list);
+    rd_kafka_queue_t *queue = rd_kafka_queue_new(client->producer);
+    rd_kafka_AdminOptions_t *options =
+        rd_kafka_AdminOptions_new(client->producer, RD_KAFKA_ADMIN_OP_DELETERECORDS);
+    rd_kafka_AdminOptions_set_request_timeout(options, timeout_ms, text, sizeof(text));
+    rd_kafka_DeleteRecords(client->producer, &request, 1, options, queue);
+    rd_kafka_AdminOptions_destroy(options);
+    rd_kafka_DeleteRecords_destroy(request);
+    rd_kafka_topic_partition_list_destroy(list);
+    rd_kafka_event_t *event = rd_kafka_queue_poll(queue, timeout_ms + POLL_MS);
+    rd_kafka_queue_destroy(queue);
+    return event;
+}
+
+/* The error of the one partition that was asked for. */
+static const char *delete_error(rd_kafka_event_t *event)
+{
+    if (rd_kafka_event_error(event))
+        return rd_kafka_event_error_string(event);
+    const rd_kafka_topic_partition_list_t *list =
+        rd_kafka_DeleteRecords_result_offsets(rd_kafka_event_DeleteRecords_result(event));
+    BUG_ON(list->cnt != 1);
+    return list->elems[0].err ? rd_kafka_err2str(list->elems[0].err) : NULL;
+}
+
+int kafka_client_delete(struct kafka_client *client, const char *topic, int32_t partition,
+                        int64_t offset, int timeout_ms, struct err *err)
+{
+    rd_kafka_event_t *event = delete_request(client, topic, partition, offset, timeout_ms);
+    if (!event)
+        return client_fail(client, err, ERR_TIMEOUT, "cannot delete records", "no answer in time");
+    const char *why = delete_error(event);
+    int rc = why ? client_fail(client, err, ERR_KAFKA, "cannot delete records", why) : 0;
+    rd_kafka_event_destroy(event);
+    return rc;
 }
 
 /* --- topics --- */
@@ -153,6 +214,15 @@ static int partition_count(struct kafka_client *client, const char *name, int ti
     *partitions = metadata->topic_cnt == 1 ? metadata->topics[0].partition_cnt : 0;
     rd_kafka_metadata_destroy(metadata);
     return 0;
+}
+
+int kafka_client_partitions(struct kafka_client *client, const char *topic, int timeout_ms,
+                            int *partitions, struct err *err)
+{
+    int rc = partition_count(client, topic, timeout_ms, partitions, err);
+    if (!rc && *partitions == 0)
+        return err_set(err, ERR_NOT_FOUND, "no topic '%s' on Kafka at %s", topic, client->brokers);
+    return rc;
 }
 
 static int topic_compare(struct kafka_client *client, const struct kafka_topic_spec *spec,

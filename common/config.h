@@ -55,6 +55,10 @@ enum config_kind { CONFIG_STRING, CONFIG_INTEGER, CONFIG_FLAG };
       "longest wait for a batch to fill")                                                          \
     X(bulk_share, "bulk-share", CONFIG_INTEGER, "20", 1, 100, "percent", CONFIG_WORKER,            \
       "share of batches that take bulk tasks first")                                               \
+    X(inflight_interactive, "inflight-interactive", CONFIG_INTEGER, "256", 1, 1000000, "pictures", \
+      CONFIG_COORDINATOR, "most interactive pictures between admission and their end")             \
+    X(inflight_bulk, "inflight-bulk", CONFIG_INTEGER, "128", 1, 1000000, "pictures",               \
+      CONFIG_COORDINATOR, "the same for bulk; each partition has its share of both")               \
     X(status_ttl_s, "status-ttl", CONFIG_INTEGER, "86400", 60, 31536000, "s", CONFIG_COORDINATOR,  \
       "how long a finished job's status stays in Redis")                                           \
     X(cache_ttl_s, "cache-ttl", CONFIG_INTEGER, "604800", 60, 31536000, "s", CONFIG_WORKER,        \

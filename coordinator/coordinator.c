@@ -130,6 +130,7 @@ static int partition_read(struct coordinator *self, int partition, struct err *e
     if (rc < 0)
         return err_prefix(err, "cannot read partition %d back", partition);
     fault_at(FAULT_IN_REPLAY, NULL, NULL);
+    ledger_partition_ready(self->ledger, partition);
     view_partition_add(self->view, partition);
     log_info("partition %d: assigned, %zu live jobs", partition,
              ledger_count(self->ledger) - before);
@@ -308,6 +309,23 @@ static int open_kafka(struct coordinator *self, struct err *err)
     return kafka_open(&self->kafka, &options, err);
 }
 
+/* What the whole cluster may have, as this partition's share of it. */
+static int share_of(int64_t all, int partitions)
+{
+    return (int)((all + partitions - 1) / partitions);
+}
+
+static void bound(struct coordinator *self)
+{
+    const struct config *config = self->config;
+    int partitions = kafka_topic_partitions(self->kafka, topic_name(TOPIC_JOBS));
+    const struct admission_bounds bounds = {
+        .in_flight[CLASS_INTERACTIVE] = share_of(config->inflight_interactive, partitions),
+        .in_flight[CLASS_BULK] = share_of(config->inflight_bulk, partitions),
+    };
+    ledger_bound(self->ledger, &bounds);
+}
+
 static int coordinator_open(struct coordinator *self, const struct config *config, struct err *err)
 {
     *self = (struct coordinator){.config = config, .clock = clock_system()};
@@ -326,7 +344,10 @@ static int coordinator_open(struct coordinator *self, const struct config *confi
         .replay = replay_results,
         .context = self,
     });
-    return open_kafka(self, err);
+    rc = open_kafka(self, err);
+    if (rc == 0)
+        bound(self);
+    return rc;
 }
 
 static void coordinator_close(struct coordinator *self)

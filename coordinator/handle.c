@@ -2,10 +2,11 @@
 /*
  * Records in, changes out. The states and who makes each transition: ledger.c's opening comment.
  *
- * Every record of unclip.jobs ends in exactly one of: accepted (tasks), refused (dead letter, and a
- * result unless the id belongs to another job), ignored (a repetition), a cancellation, or a dead
- * letter. Every event either changes its picture or is ignored as late or repeated: an event counts
- * once, because it names the hop that it finished and a picture's hops only rise.
+ * Every record of unclip.jobs ends in exactly one of: accepted (its tasks come when it is
+ * admitted), refused (dead letter, and a result unless the id belongs to another job), ignored (a
+ * repetition), a cancellation, or a dead letter. Every event either changes its picture or is
+ * ignored as late or repeated: an event counts once, because it names the hop that it finished and
+ * a picture's hops only rise.
  */
 #include "coordinator/handle.h"
 
@@ -90,10 +91,8 @@ static void job_accept(struct turn *turn, struct job *job, uint64_t digest)
     struct live_job *live =
         ledger_add(turn->ledger, turn->home, job, true, digest, created_at(turn));
 
-    live_job_start(live);
-    for (int i = 0; i < live->job.n; i++)
-        add_task(turn, live, i);
-    job_set_state(turn->ledger, live, JOB_QUEUED, turn->now_ms, "its tasks are written");
+    live->offset = turn->record->offset;
+    ledger_wait(turn->ledger, live);
     ledger_touch(turn->ledger, live, turn->outbox, turn->now_ms);
 }
 
@@ -140,9 +139,7 @@ static void job_cancel(struct turn *turn, const char *id)
         dead_letter(turn, id, &err);
         return;
     }
-    for (int i = 0; i < live->job.n; i++)
-        if (live->pictures[i].state == PICTURE_PENDING)
-            live->pictures[i].state = PICTURE_DROPPED;
+    live_job_drop(live);
     live_job_error(live, err_name(ERR_CANCELLED), "the job was cancelled");
     job_set_state(turn->ledger, live, JOB_CANCELLED, turn->now_ms, "a cancellation came");
     ledger_touch(turn->ledger, live, turn->outbox, turn->now_ms);
@@ -255,6 +252,9 @@ static int event_check(const struct live_job *job, const struct event *event, st
     if (event->image >= job->job.n)
         return err_set(err, ERR_INVALID_RECORD, "job '%s' has no picture %d", event->job,
                        event->image);
+    if (event->image >= job->admitted)
+        return err_set(err, ERR_INVALID_RECORD, "picture %d of job '%s' has not been admitted",
+                       event->image, event->job);
     if (event->hop >= job->job.hops || job->job.route[event->hop].stage != event->stage)
         return err_set(err, ERR_INVALID_RECORD, "hop %d of job '%s' is not %s", event->hop,
                        event->job, stage_name(event->stage));
@@ -287,6 +287,23 @@ static void handle_event(struct turn *turn)
     event_release(&event);
 }
 
+/* --- admission --- */
+
+/* Every picture for which there is room gets its task: in the record's own transaction, like the
+   mark of it in the job's state. */
+static void admit(struct turn *turn)
+{
+    struct live_job *live;
+
+    for (int i = 0; i < CLASS_COUNT; i++)
+        while ((live = ledger_admit(turn->ledger, turn->home, (enum task_class)i))) {
+            add_task(turn, live, live->admitted - 1);
+            if (live->state == JOB_ACCEPTED)
+                job_set_state(turn->ledger, live, JOB_QUEUED, turn->now_ms, "it is admitted");
+            ledger_touch(turn->ledger, live, turn->outbox, turn->now_ms);
+        }
+}
+
 /* --- records --- */
 
 void handle_record(struct handler *handler, const struct kafka_record *record, int64_t now_ms,
@@ -304,6 +321,7 @@ void handle_record(struct handler *handler, const struct kafka_record *record, i
         handle_job(&turn);
     else
         handle_event(&turn);
+    admit(&turn);
 }
 
 /* `text` is taken; NULL is a tombstone. */

@@ -21,7 +21,8 @@ struct handler {
 
 /*
  * Handles one record of unclip.jobs or unclip.events, whose partition the ledger keeps. What it
- * makes at once (tasks, dead letters) goes into `outbox`; jobs that it changed remember the outbox.
+ * makes at once (dead letters, and the tasks of every picture that there is now room for) goes into
+ * `outbox`; jobs that it changed remember the outbox.
  * Never fails: what cannot be served becomes a dead letter.
  */
 void handle_record(struct handler *handler, const struct kafka_record *record, int64_t now_ms,

@@ -6,28 +6,32 @@
  * is a copy: unclip.state and unclip.results are the truth, and dropping a partition loses nothing.
  *  (2) A job is among its partition's live jobs if and only if its state is not final.
  *  (3) A job's rank never falls, and it becomes final once. From then on nothing in it changes.
- *  (4) In state accepted a job lives only within the handling of its own record: what other records
- *      find is queued or running.
- *  (5) Each job that differs from what is committed in unclip.state is in the list of changed ones,
- *      with the outbox that will carry it; the list is empty after every commit.
- *  (6) Each job that differs from what Redis shows is in the list of unshown ones. An ended job
- *      exists only as long as it is changed or unshown; after that only its id is remembered.
- *  (7) An id is never both live and remembered.
+ *  (4) A job is in state accepted if and only if it is live and none of its pictures is admitted;
+ * it then waits in its partition's admission. Its pictures are admitted in their order, each in the
+ * transaction that writes its task, which also writes `admitted` into unclip.state. (5) Each job
+ * that differs from what is committed in unclip.state is in the list of changed ones, with the
+ * outbox that will carry it; the list is empty after every commit. (6) Each job that differs from
+ * what Redis shows is in the list of unshown ones. An ended job exists only as long as it is
+ * changed or unshown; after that only its id is remembered. (7) An id is never both live and
+ * remembered. (8) Each live job's ticket counts its pictures that wait and those in flight, once
+ *      ledger_partition_ready() has run. After each record nothing waits for which there is room;
+ * so whatever waits in unclip.state waits for pictures in flight, whose events let it in.
  *
  *                    ┌────────────────────▶ failed ◀──────┐
- *                    │ record_refuse        ▲             │
+ *                    │ job_refuse           ▲             │
  *      ledger_add    │                      │ picture_    │
  *     ───────────▶ accepted ──▶ queued ──▶ running        │
- *                       job_accept │ event_   │ close_if_over
- *                                  │ apply    ├─────────▶ succeeded
- *                                  ▼          ▼
- *                               cancelled ◀───┘  (record_cancel)
+ *                    │      admit  │ event_   │ close_if_over
+ *                    │             │ apply    ├─────────▶ succeeded
+ *                    ▼             ▼          ▼
+ *                    └────────▶ cancelled ◀───┘  (job_cancel)
  *
- *  accepted → queued      its tasks are in the same transaction           job_accept
+ *  accepted → queued      its first task is in the same transaction       admit
  *  accepted → failed      its record is not valid                         job_refuse
  *  queued → running       the first event of one of its pictures          event_apply
  *  running → succeeded    the last picture is done, one is stored         job_close_if_over
  *  running → failed       the last picture is done, none is stored        job_close_if_over
+ *  accepted → cancelled   a cancellation, while it waits                  job_cancel
  *  queued → cancelled     a cancellation                                  job_cancel
  *  running → cancelled    the same                                        job_cancel
  *
@@ -40,6 +44,7 @@
  */
 #include "coordinator/ledger.h"
 
+#include <limits.h>
 #include <search.h>
 #include <stdlib.h>
 #include <string.h>
@@ -55,6 +60,7 @@ struct remembered {
 struct partition {
     void *live; /* tsearch() tree of struct live_job by id */
     struct live_job *first;
+    struct admission *admission;
     void *remembered; /* tsearch() tree of struct remembered by id */
     struct remembered *ring[LEDGER_REMEMBERED_MAX];
     size_t at; /* in the ring: the oldest, or an empty place */
@@ -65,6 +71,7 @@ struct ledger {
     struct live_job *changed;
     struct live_job *unshown, **unshown_end; /* in the order in which they changed */
     size_t count, unshown_ended;
+    struct admission_bounds bounds;
 };
 
 static const char *const picture_names[] = {"pending", "stored", "failed", "dropped"};
@@ -111,7 +118,14 @@ struct ledger *ledger_new(void)
 {
     struct ledger *ledger = xcalloc(1, sizeof *ledger);
     ledger->unshown_end = &ledger->unshown;
+    for (int i = 0; i < CLASS_COUNT; i++)
+        ledger->bounds.in_flight[i] = INT_MAX;
     return ledger;
+}
+
+void ledger_bound(struct ledger *ledger, const struct admission_bounds *bounds)
+{
+    ledger->bounds = *bounds;
 }
 
 void ledger_free(struct ledger *ledger)
@@ -134,6 +148,7 @@ void ledger_partition_add(struct ledger *ledger, int partition)
     BUG_ON(partition < 0 || partition >= LEDGER_PARTITIONS_MAX);
     BUG_ON(ledger->partitions[partition]);
     ledger->partitions[partition] = xcalloc(1, sizeof *ledger->partitions[partition]);
+    ledger->partitions[partition]->admission = admission_new(&ledger->bounds);
 }
 
 static struct partition *partition_of(const struct ledger *ledger, int partition)
@@ -151,6 +166,7 @@ static void unlink_live(struct ledger *ledger, struct live_job *job)
         job->next->link = job->link;
     job->link = NULL;
     job->next = NULL;
+    admission_leave(partition_of(ledger, job->home)->admission, &job->ticket);
     tdelete(job, &partition_of(ledger, job->home)->live, compare_live);
     ledger->count--;
 }
@@ -206,6 +222,7 @@ void ledger_partition_drop(struct ledger *ledger, int partition)
     drop_ended(ledger, partition);
     tdestroy(kept->live, keep_in_tree);
     tdestroy(kept->remembered, remembered_free);
+    admission_free(kept->admission);
     free(kept);
     ledger->partitions[partition] = NULL;
 }
@@ -217,14 +234,22 @@ struct live_job *live_job_new(struct job *job, bool readable, int home)
     memset(job, 0, sizeof *job);
     live->readable = readable;
     live->home = home;
-    live->notices = json_array();
     return live;
 }
 
 void live_job_start(struct live_job *job)
 {
-    BUG_ON(!job->readable || job->pictures);
-    job->pictures = xcalloc((size_t)job->job.n, sizeof *job->pictures);
+    BUG_ON(!job->readable);
+    if (!job->pictures)
+        job->pictures = xcalloc((size_t)job->job.n, sizeof *job->pictures);
+}
+
+void live_job_drop(struct live_job *job)
+{
+    live_job_start(job);
+    for (int i = 0; i < job->job.n; i++)
+        if (job->pictures[i].state == PICTURE_PENDING)
+            job->pictures[i].state = PICTURE_DROPPED;
 }
 
 void live_job_free(struct live_job *job)
@@ -269,6 +294,62 @@ struct live_job *ledger_add(struct ledger *ledger, int home, struct job *job, bo
     live->created_at_ms = live->updated_at_ms = created_at_ms;
     link_live(ledger, live);
     return live;
+}
+
+/* --- admission --- */
+
+static int live_job_in_flight(const struct live_job *job)
+{
+    int count = 0;
+    for (int i = 0; i < job->admitted; i++)
+        count += job->pictures[i].state == PICTURE_PENDING;
+    return count;
+}
+
+void ledger_wait(struct ledger *ledger, struct live_job *job)
+{
+    admission_enter(partition_of(ledger, job->home)->admission, &job->ticket, job->job.task_class,
+                    job->job.client, job->job.n - job->admitted, live_job_in_flight(job));
+}
+
+static struct live_job *job_of(struct ticket *ticket)
+{
+    return (struct live_job *)((char *)ticket - offsetof(struct live_job, ticket));
+}
+
+struct live_job *ledger_admit(struct ledger *ledger, int partition, enum task_class task_class)
+{
+    struct ticket *ticket = admission_next(partition_of(ledger, partition)->admission, task_class);
+    if (!ticket)
+        return NULL;
+    struct live_job *job = job_of(ticket);
+    live_job_start(job);
+    job->admitted++;
+    return job;
+}
+
+struct admission_state ledger_admission(const struct ledger *ledger, int partition,
+                                        enum task_class task_class)
+{
+    return admission_state(partition_of(ledger, partition)->admission, task_class);
+}
+
+static int compare_offsets(const void *a, const void *b)
+{
+    const struct live_job *x = *(struct live_job *const *)a, *y = *(struct live_job *const *)b;
+    return x->offset != y->offset ? (x->offset < y->offset ? -1 : 1) : compare_live(x, y);
+}
+
+void ledger_partition_ready(struct ledger *ledger, int partition)
+{
+    struct live_job **jobs = xmalloc((ledger->count + 1) * sizeof *jobs);
+    size_t count = 0;
+    for (struct live_job *job = ledger_first(ledger, partition); job; job = job->next)
+        jobs[count++] = job;
+    qsort(jobs, count, sizeof *jobs, compare_offsets);
+    for (size_t i = 0; i < count; i++)
+        ledger_wait(ledger, jobs[i]);
+    free(jobs);
 }
 
 void ledger_restore(struct ledger *ledger, struct live_job *job)
@@ -349,6 +430,8 @@ void ledger_touch(struct ledger *ledger, struct live_job *job, struct outbox *ou
     job->outbox = outbox;
     job->updated_at_ms = now_ms;
     ledger_mark_unshown(ledger, job);
+    admission_in_flight(partition_of(ledger, job->home)->admission, &job->ticket,
+                        live_job_in_flight(job));
     if (job->link_changed)
         return;
     job->next_changed = ledger->changed;
@@ -408,6 +491,8 @@ int live_job_count(const struct live_job *job, enum picture_state state)
 int live_job_hop(const struct live_job *job)
 {
     int hop = job->job.hops - 1;
+    if (!job->pictures && hop > 0)
+        return 0;
     for (int i = 0; job->pictures && i < job->job.n; i++)
         if (job->pictures[i].state != PICTURE_STORED && job->pictures[i].hops < hop)
             hop = job->pictures[i].hops;
@@ -438,6 +523,8 @@ void live_job_notice(struct live_job *job, const char *text)
         if (strcmp(json_string_value(known), text) == 0)
             return;
     }
+    if (!job->notices)
+        job->notices = json_array();
     json_array_append_new(job->notices, json_string(text));
 }
 

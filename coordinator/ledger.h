@@ -13,6 +13,7 @@
 
 #include "common/job.h"
 #include "common/protocol.h"
+#include "coordinator/admission.h"
 
 #define LEDGER_PARTITIONS_MAX 1000  /* as the most that `unclip topics --create` makes */
 #define LEDGER_REMEMBERED_MAX 16384 /* ended jobs of a partition whose ids are remembered */
@@ -43,9 +44,12 @@ struct live_job {
     int64_t created_at_ms, updated_at_ms;
     int64_t finished_at_ms;       /* 0 until then */
     uint64_t digest;              /* of its record's body, to tell a repetition from a conflict */
-    struct picture *pictures;     /* owned, [job.n]; NULL when it was refused */
+    int64_t offset;               /* of its record in unclip.jobs: the order of waiting jobs */
+    struct picture *pictures;     /* owned, [job.n]; NULL until one is admitted, or it ends */
+    int admitted;                 /* its first so many pictures have got their tasks */
+    struct ticket ticket;         /* of the others, in its partition's admission */
     double stage_ms[STAGE_COUNT]; /* of computing, summed over the pictures */
-    json_t *notices;              /* owned array of distinct sentences */
+    json_t *notices;              /* owned array of distinct sentences; NULL: none */
     char *error_code;             /* owned; NULL: none */
     char *error_message;
 
@@ -59,8 +63,10 @@ struct live_job {
 
 struct ledger; /* opaque; used by one thread */
 
-struct ledger *ledger_new(void);
+struct ledger *ledger_new(void); /* without bounds */
 void ledger_free(struct ledger *ledger);
+/* The bounds of each partition that is added from now on. */
+void ledger_bound(struct ledger *ledger, const struct admission_bounds *bounds);
 
 /* Partitions that are kept. Adding one that is there and dropping one that is not are bugs. */
 void ledger_partition_add(struct ledger *ledger, int partition);
@@ -73,8 +79,17 @@ bool ledger_partition_kept(const struct ledger *ledger, int partition);
  */
 struct live_job *ledger_add(struct ledger *ledger, int home, struct job *job, bool readable,
                             uint64_t digest, int64_t created_at_ms);
+/* It waits for admission, behind all others of its client. */
+void ledger_wait(struct ledger *ledger, struct live_job *job);
+/* Lets the next picture of the class in, if there is room: job->pictures[job->admitted - 1] of the
+   job returned, whose task the caller writes; NULL when there is nothing more to let in. */
+struct live_job *ledger_admit(struct ledger *ledger, int partition, enum task_class task_class);
+struct admission_state ledger_admission(const struct ledger *ledger, int partition,
+                                        enum task_class task_class);
 /* A job read back from a record (taken); live or, while it is being shown, ended. */
 void ledger_restore(struct ledger *ledger, struct live_job *job);
+/* All of the partition's jobs are restored: those that waited wait again, in their order. */
+void ledger_partition_ready(struct ledger *ledger, int partition);
 /* Forgets a job: a later record of it was read. */
 void ledger_discard(struct ledger *ledger, struct live_job *job);
 
@@ -109,10 +124,11 @@ void ledger_shown(struct ledger *ledger, struct live_job *job);
 
 /* A job outside any ledger, for reading records: all fields zero but those given. */
 struct live_job *live_job_new(struct job *job, bool readable, int home);
-void live_job_start(struct live_job *job); /* gives it its pictures, all pending */
+void live_job_start(struct live_job *job); /* gives it its pictures, all pending, unless it has */
+void live_job_drop(struct live_job *job);  /* every pending picture, admitted or not, is dropped */
 void live_job_free(struct live_job *job);  /* must be in no list; NULL is fine */
 
-/* How many pictures are in that state. */
+/* How many pictures are in that state; those that wait for admission are pending. */
 int live_job_count(const struct live_job *job, enum picture_state state);
 /* The hop where the picture that is furthest behind is: an index of the route; -1 without one. */
 int live_job_hop(const struct live_job *job);

@@ -103,6 +103,11 @@ static void set_text(json_t *object, const char *key, const char *text)
         json_object_set_new(object, key, json_string(text));
 }
 
+json_t *notices_json(const struct live_job *job)
+{
+    return job->notices ? json_incref(job->notices) : json_array();
+}
+
 /* A stage took part when a picture has it behind itself, or when it cost time and then failed. */
 static bool took_part(const struct live_job *job, int hop)
 {
@@ -172,7 +177,7 @@ static json_t *common_json(const struct live_job *job)
     json_object_set_new(out, "route", route_json(&job->job));
     json_object_set_new(out, "images", images_json(job));
     json_object_set_new(out, "timings", timings_json(job));
-    json_object_set(out, "notices", job->notices);
+    json_object_set_new(out, "notices", notices_json(job));
     json_object_set_new(out, "error_code", text_json(job->error_code));
     json_object_set_new(out, "error_message", text_json(job->error_message));
     return out;
@@ -191,6 +196,8 @@ char *state_encode(const struct live_job *job)
     BUG_ON(job_state_final(job->state) || !job->readable);
     json_t *out = common_json(job);
     json_object_set_new(out, "updated_at", time_json(job->updated_at_ms));
+    json_object_set_new(out, "offset", json_integer(job->offset));
+    json_object_set_new(out, "admitted", json_integer(job->admitted));
     return dump(out);
 }
 
@@ -310,6 +317,20 @@ static void fields_read(struct live_job *job, const json_t *json)
         live_job_notice(job, json_string_value(notice));
 }
 
+/* A record of before there was admission says nothing of it: its pictures have their tasks. */
+static int admission_read(struct live_job *job, const json_t *json, struct err *err)
+{
+    const json_t *admitted = json_object_get(json, "admitted");
+
+    job->offset = json_integer_value(json_object_get(json, "offset"));
+    job->admitted = admitted ? (int)json_integer_value(admitted) : job->pictures ? job->job.n : 0;
+    bool waits = job->state == JOB_ACCEPTED;
+    if (job->admitted > job->job.n || waits != (job->admitted == 0) || waits != !job->pictures)
+        return err_set(err, ERR_INVALID_RECORD, "%d pictures of the %s job '%s' are admitted",
+                       job->admitted, job_state_name(job->state), job->job.id);
+    return 0;
+}
+
 static int record_read(struct live_job **out, const char *schema, int home,
                        const struct kafka_record *record, struct err *err)
 {
@@ -323,6 +344,9 @@ static int record_read(struct live_job **out, const char *schema, int home,
         rc = images_read(job, json_object_get(json, "images"), err);
     if (rc == 0) {
         fields_read(job, json);
+        rc = job_state_final(job->state) ? 0 : admission_read(job, json, err);
+    }
+    if (rc == 0) {
         const char *finished = text_of(json, "finished_at"), *updated = text_of(json, "updated_at");
         job->finished_at_ms = finished ? iso8601_parse(finished) : 0;
         job->updated_at_ms = iso8601_parse(finished ? finished : updated);

@@ -64,6 +64,7 @@ uint64_t record_digest(const struct kafka_record *record); /* of its header; 0 w
 /* Milliseconds since 1970 of clock_iso8601()'s text; -1 when it is none. */
 int64_t iso8601_parse(const char *text);
 
+json_t *notices_json(const struct live_job *job); /* an array. Owned. */
 /* stage_ms as an object, of the stages that took part. Owned. */
 json_t *timings_json(const struct live_job *job);
 /* The stages with steps and guidance, in order. Owned. */

@@ -96,7 +96,7 @@ void status_make(struct status *status, const struct live_job *job)
     put_json(status, "results", results_json(job));
     put_json(status, "route", route_json(&job->job));
     put_json(status, "timings", timings_json(job));
-    put_json(status, "notices", json_incref(job->notices));
+    put_json(status, "notices", notices_json(job));
     put_text(status, "error_code", job->error_code);
     put_text(status, "error_message", job->error_message);
     put_int(status, "partition", job->home);

@@ -45,9 +45,9 @@
 
 /*  X(from, to, when). Whatever is not here is a bug. */
 #define JOB_TRANSITION_TABLE(X)                                                                    \
-    X(JOB_ACCEPTED, JOB_QUEUED, "its tasks are written")                                           \
+    X(JOB_ACCEPTED, JOB_QUEUED, "its first task is written")                                       \
     X(JOB_ACCEPTED, JOB_FAILED, "it is not valid")                                                 \
-    X(JOB_ACCEPTED, JOB_CANCELLED, "a cancellation came first")                                    \
+    X(JOB_ACCEPTED, JOB_CANCELLED, "a cancellation came while it waited")                          \
     X(JOB_QUEUED, JOB_RUNNING, "a worker reported on one of its pictures")                         \
     X(JOB_QUEUED, JOB_CANCELLED, "a cancellation came")                                            \
     X(JOB_QUEUED, JOB_EXPIRED, "its deadline passed")                                              \

@@ -20,7 +20,7 @@ from torch import Tensor
 from . import Refused, lora, pickles
 from .precision import converted, dequantised
 
-STEMS = {"diffusion_pytorch_model": "diffusion_pytorch_model", "pytorch_model": "model", "model": "model"}  # what to call the result
+STEMS = {"diffusion_pytorch_model": "diffusion_pytorch_model", "pytorch_model": "model", "model": "model"}  # to the result's
 PICKLED = (".bin", ".ckpt", ".pt", ".pth", ".th")
 WEIGHTS = (".safetensors", *PICKLED, ".onnx", ".msgpack", ".h5")  # nothing of these is copied as it is
 INDEX = ".index.json"

@@ -61,6 +61,9 @@ RESNET_NAMES = {
     "in_layers.0": "norm1", "in_layers.2": "conv1", "emb_layers.1": "time_emb_proj", "out_layers.0": "norm2",
     "out_layers.3": "conv2",
 }
+ATTENTION_NAMES = {
+    "qkv": ("to_q", "to_k", "to_v"), "encoder_kv": ("add_k_proj", "add_v_proj"), "proj_out": ("to_out.0",),
+}
 KINDS = (".weight", ".bias")
 
 
@@ -209,7 +212,7 @@ def resnet(old: Original, out: dict[str, Tensor], source: str, target: str) -> N
 
 def attention(old: Original, out: dict[str, Tensor], source: str, target: str, head: int) -> None:
     old.move(out, {"norm": "group_norm"}, source + ".", target + ".")
-    for name, new in (("qkv", ("to_q", "to_k", "to_v")), ("encoder_kv", ("add_k_proj", "add_v_proj")), ("proj_out", ("to_out.0",))):
+    for name, new in ATTENTION_NAMES.items():
         for kind in KINDS:
             value, full = old.take(f"{source}.{name}{kind}"), f"{old.prefix}{source}.{name}{kind}"
             matrix = flat(value, full) if kind == ".weight" else value

@@ -12,7 +12,6 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from . import Refused
@@ -40,7 +39,7 @@ def parse(tensors: dict[str, Tensor]) -> dict[str, dict[str, Change]]:
     for key, value in tensors.items():
         found = PART.fullmatch(key.removeprefix(SKIPPED))
         if found is None or found["network"] not in NETWORKS:
-            raise Refused(f"the LoRA's '{key}' is not understood; names are {'., '.join(NETWORKS)}.LAYER.lora_A.weight and the like")
+            raise Refused(f"the LoRA's '{key}' is not understood; names are such as unet.LAYER.lora_A.weight")
         change = out.setdefault(NETWORKS[found["network"]], {}).setdefault(found["layer"], Change())
         part = "alpha" if found["alpha"] else "a" if "A" == found["letter"] or found["word"] == "down" else "b"
         if getattr(change, part) is not None:

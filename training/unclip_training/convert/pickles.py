@@ -310,7 +310,7 @@ def load(path: Path) -> dict[str, Tensor]:
         check_size(list(table.values()), source)
         return {name: tensor_of(name, found, source) for name, found in table.items()}
     except Refused as error:
-        raise Refused(f"'{path}' {error}") from None
+        raise Refused(f"'{path}': {error}") from None
 
 
 def load_list(path: Path, count: int) -> list[Tensor]:
@@ -323,4 +323,4 @@ def load_list(path: Path, count: int) -> list[Tensor]:
         check_size(found, source)
         return [tensor_of(str(at), value, source) for at, value in enumerate(found)]
     except Refused as error:
-        raise Refused(f"'{path}' {error}") from None
+        raise Refused(f"'{path}': {error}") from None

@@ -40,7 +40,7 @@ def dequantised(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
             continue
         scale = out.pop(name + SCALE, None)
         if scale is None or scale.dtype != torch.float32 or scale.shape != value.shape[:1]:
-            raise Refused(f"tensor '{name}' is int8 and has no '{name}{SCALE}' of its {value.shape[0] if value.dim() else 0} outputs")
+            raise Refused(f"tensor '{name}' is int8 and has no '{name}{SCALE}' of {list(value.shape[:1])}")
         out[name] = value.float() * scale.reshape(-1, *[1] * (value.dim() - 1))
     return out
 

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 from unclip_training.data.table import World
+from unclip_training.comparison import PROMPTS, compare
+from unclip_training.example import THINGS
 from unclip_training.gallery import REMARKS, Engine, choose, draw_gallery
 
 STAND_IN = """#!/bin/bash
@@ -40,15 +42,15 @@ def engine(tmp_path: Path) -> Engine:
 
 
 def test_prompts_are_the_same_again_and_of_all_kinds(world: World) -> None:
-    prompts = choose(world, 50)
-    assert prompts == choose(world, 50)
-    assert len({prompt.kind for prompt in prompts}) == 8
+    prompts = choose(world, 16)
+    assert len(prompts) == 16 and prompts == choose(world, 16)
+    assert len({prompt.kind for prompt in prompts}) >= 6
     assert all(prompt.text.isascii() is (at % 2 == 0) for at, prompt in enumerate(prompts) if prompt.kind == "seen")
     assert [prompt.seed for prompt in prompts] == list(range(2001, 2001 + len(prompts))) and any(prompt.held_out for prompt in prompts)
 
 
 def test_the_page_shows_what_was_asked_for(world: World, engine: Engine, tmp_path: Path) -> None:
-    prompts = [replace(prompt, text=f"{prompt.text} {at}") for at, prompt in enumerate(choose(world, 60)[:24])]
+    prompts = [replace(prompt, text=f"{prompt.text} {at}") for at, prompt in enumerate(3 * choose(world, 8))]
     draw_gallery(engine, prompts, 3, tmp_path / "docs")
     asked = (tmp_path / "asked").read_text().splitlines()
     large = [prompts[at] for at in (0, 8, 16)]
@@ -81,3 +83,17 @@ def test_a_picture_that_fails_stops_the_gallery(engine: Engine, world: World, tm
     with pytest.raises(SystemExit, match="'fail' was not drawn: out of paint"):
         draw_gallery(engine, prompts, 1, tmp_path / "docs")
     assert not (tmp_path / "docs").exists()
+
+
+def test_before_and_after_are_asked_the_same(engine: Engine, tmp_path: Path) -> None:
+    own = tmp_path / "own"
+    own.mkdir()
+    shown = [name for name in PROMPTS.values() if name]
+    assert shown and set(shown) <= THINGS.keys() and all(text in THINGS[name] for text, name in PROMPTS.items() if name)
+    for name in shown:
+        Image.new("RGB", (512, 512), "red").save(own / f"{name}.png")
+    found = compare([engine, engine], own)
+    asked = (tmp_path / "asked").read_text().splitlines()
+    assert asked[:12] == asked[12:] == [f"64 {1 + at} {text}" for at, text in enumerate(PROMPTS)]
+    assert found.size == (12 * 66 - 2, 3 * 66 - 2)
+    assert found.getpixel((10, 10)) == (255, 0, 0) and found.getpixel((10, 76)) == found.getpixel((10, 142)) == (0, 128, 128)

@@ -10,6 +10,7 @@ COMMANDS = {
     "train": "unclip_training.train", "evaluate": "unclip_training.evaluation.evaluate",
     "convert": "unclip_training.convert.command",
     "gallery": "unclip_training.gallery", "fifty-pictures": "unclip_training.example",
+    "before-and-after": "unclip_training.comparison",
 }
 
 if __name__ == "__main__":

@@ -46,7 +46,8 @@ def context(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, concepts: tuple[Con
     for module in (context_module, evaluate, large):
         monkeypatch.setattr(module, "open_atlas", squares)
     data = replace(TINY.data, styles=("fluent", "noto"), atlas=128, large_atlas=256, scenes=64)
-    made = Context(replace(TINY, data=data), tmp_path / "judges", CPU, log=lambda _: None)
+    small = replace(TINY.upsampler_1, channels=(32, 32), crop=32)
+    made = Context(replace(TINY, data=data, upsampler_1=small, upsampler_2=small), tmp_path / "judges", CPU, log=lambda _: None)
     made.__dict__ |= {"concepts": concepts, "packages": tmp_path}
     merges = [list(pair) for pair in tokenizer.merges]
     write_atomically(made.checkpoint("tokenizer"), {"merges": merges, "length": tokenizer.length})
@@ -60,11 +61,11 @@ def test_the_report_holds_every_figure(context: Context, tmp_path: Path, monkeyp
     monkeypatch.setattr(Evaluation, "run", lambda *_: SHORT)
     sheets = tmp_path / "sheets"
     options = parser().parse_args([
-        "--count", "2", "--few", "2", "--large-count", "2", "--crops", "2", "--steps", "2", "--scenes", "64",
+        "--count", "2", "--few", "2", "--large-count", "2", "--steps", "2", "--scenes", "64",
         "--sweep", "guidance=1,2", "--sweep", "steps=2,3", "--sheets", str(sheets),
     ])
     evaluation = Evaluation(options, context)
-    evaluation.model.steps |= {"upsampler-1": 2, "upsampler-2": 2}
+    evaluation.model.upsampler = lambda size: lambda small, generators: upsamplers.bicubic(small)  # type: ignore[method-assign]
     evaluation.drawer = lambda captions, seed, size=64: functional.interpolate(evaluation.model(captions, seed), size=(size, size))
     found = json.loads(json.dumps(evaluation.report()))
     summary = found["summary"]
@@ -79,6 +80,7 @@ def test_the_report_holds_every_figure(context: Context, tmp_path: Path, monkeyp
     assert summary["priors"]["order"] == {"clip_cosine": None, "top1": None}
     for size in ("256", "1024"):
         ways = summary["upsamplers"][size]
+        assert ways["pictures"] == 2
         assert all(ways[way]["psnr"] > 0 and ways[way]["ssim"] <= 1 for way in ("lanczos", "regression", "diffusion"))
     assert [row["guidance"] for row in summary["sweeps"]["guidance"]] == [1, 2]
     assert all(row["diversity"] is not None for row in summary["sweeps"]["steps"])
@@ -92,7 +94,7 @@ def test_the_report_holds_every_figure(context: Context, tmp_path: Path, monkeyp
 
 def test_a_quick_report_says_what_it_lacks(context: Context) -> None:
     options = parser().parse_args([
-        "--quick", "--count", "2", "--few", "2", "--crops", "1", "--large-count", "0", "--steps", "2", "--no-upsamplers",
+        "--quick", "--count", "2", "--few", "2", "--large-count", "0", "--steps", "2", "--no-upsamplers",
         "--sweep", "steps=2",
     ])
     found = Evaluation(options, context).report()
@@ -126,8 +128,7 @@ def test_only_known_sweeps_are_made() -> None:
 
 def test_regression_starts_from_the_bicubic_enlargement_and_learns(context: Context) -> None:
     scenes = context.open_scenes(context.concepts, 128, 1, 64, False)
-    config = replace(context.preset.upsampler_1, channels=(32, 32), crop=32)
-    stage = upsamplers.RegressionStage(context, config, 256, scenes, SHORT)
+    stage = upsamplers.RegressionStage(context, context.preset.upsampler_1, 256, scenes, SHORT)
     small = torch.rand(1, 3, 16, 16)
     with torch.no_grad():
         assert torch.equal(stage.network(small), upsamplers.bicubic(small))

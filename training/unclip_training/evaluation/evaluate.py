@@ -24,8 +24,9 @@ SHIPPED = Path(__file__).resolve().parents[3] / "models" / "emoji"
 NO_PACKAGE = f"{likeness.PACKAGE} is not installed"
 COST = """\
 On two cores of a processor a picture of 64 pixels costs about 0.3 s, of 256 half a second more, of 1024 five seconds
-more. With the defaults: 10 minutes for the sets, 1 for the large pictures, 1 for the priors, 2 for the upsamplers, 3 for the
-sweeps; the first time, --judge-minutes for each of two judges and --regression-minutes for each of two networks."""
+more. With the defaults that is 10 minutes for the sets, 1 for the large pictures, 1 for the priors (2 with an autoregressive
+one), 3 for the upsamplers and 3 for the sweeps; the first time, --judge-minutes more for each of two judges and
+--regression-minutes for each of two networks."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -41,7 +42,7 @@ def parser() -> argparse.ArgumentParser:
     what.add_argument("--sets", default=",".join(SETS), help="which of %(default)s (default: all)")
     what.add_argument("--count", type=int, default=100, help="prompts of each set (default: %(default)s)")
     what.add_argument("--seeds", type=int, default=2, help="pictures a seen prompt, for diversity (default: %(default)s)")
-    what.add_argument("--large-count", type=int, default=8, help="pictures at 256 and at 1024; 0: none (default: %(default)s)")
+    what.add_argument("--large-count", type=int, default=8, help="pictures at 256 and at 1024 (default: %(default)s)")
     what.add_argument("--few", type=int, default=24, help="prompts of the ablation and the sweeps (default: %(default)s)")
     what.add_argument(
         "--ablation", action=argparse.BooleanOptionalAction, default=True, help="all three priors on few seen prompts"
@@ -49,7 +50,6 @@ def parser() -> argparse.ArgumentParser:
     what.add_argument(
         "--upsamplers", action=argparse.BooleanOptionalAction, default=True, help="against Lanczos and a regression network"
     )
-    what.add_argument("--crops", type=int, default=16, help="to compare upsamplers on (default: %(default)s)")
     what.add_argument(
         "--sweep", action="append", metavar="NAME=A,B,...", help="guidance or steps of the decoder, on few seen prompts; "
         "without values: the usual ones; none: no sweep (default: guidance and steps)",
@@ -183,10 +183,12 @@ class Evaluation:
         options = self.options
         if reason := self.without(size):
             return reason
+        if options.large_count < 1:
+            return "--large-count 0"
         regressed = None
         if self.judges:
             regressed = upsamplers.regression(self.context, size, self.run(128, 16, options.regression_minutes), options.scenes)
-        asked = prompts(self.context, "seen", options.crops)
+        asked = prompts(self.context, "seen", options.large_count)
         scenes = large.scenes_at(self.context, asked, self.atlas, size)
         ways = upsamplers.ways(self.model.upsampler(size), regressed, self.device)
         perceptual = likeness.distance(large.HOST)

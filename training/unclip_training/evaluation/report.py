@@ -150,7 +150,7 @@ def sections(found: dict) -> Iterator[str]:
         yield f"Does the paper's order hold (diffusion ≥ autoregressive ≥ none)? {said}.\n"
     for size, part in (found["upsamplers"] or {}).items():
         if part:
-            yield grid(f"{int(size) // 4} → {size}", {k: v for k, v in part.items() if k != "crops"})
+            yield grid(f"{int(size) // 4} → {size}", {k: v for k, v in part.items() if k != "pictures"})
     for name, rows in (found["sweeps"] or {}).items():
         if rows:
             yield grid(name, {f"{row[name]:g}": {k: v for k, v in row.items() if k != name} for row in rows})

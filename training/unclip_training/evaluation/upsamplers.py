@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The diffusion upsamplers against Lanczos and a regression network, on renderings that were averaged to a quarter.
+"""The diffusion upsamplers against Lanczos and a regression network, on renderings that were averaged to a quarter of
+their side. Whole pictures are enlarged: the networks learn from crops, and what they do changes with the size.
 
 The regression network is a U-Net of the upsampler's sizes without noise or steps: it adds to the bicubic enlargement
 what lowers the squared error most. It learns from the crops and the degradations that the upsampler learns from, in
@@ -28,11 +29,11 @@ from ..train import log
 from . import likeness
 from .judges import SEED as LESSONS_SEED
 from .judging import SEED, finished, train
-from .large import CROP_SEED
+from .large import CROP_SEED, cut
 from .pictures import numbers
 
-CROP = 128  # pixels that are compared; MARGIN more around them are enlarged
-Enlarge = Callable[[Tensor], Tensor]
+CROP, LOOKS = 128, 4  # side and number of the crops of a picture that are compared
+Enlarge = Callable[[Tensor, int], Tensor]  # a small picture [1, 3, s, s], and its number
 Upscaler = Callable[[Tensor, list[torch.Generator]], Tensor]  # each row with its own noise
 
 
@@ -105,28 +106,26 @@ def regression(context: Context, size: int, run: Run, scenes: int) -> Regression
     return context.frozen(Regression(config, size), name_of(size))
 
 
-def crops(scenes: Scenes, size: int) -> Tensor:
-    """One crop of each scene, MARGIN larger on each side than what is compared."""
-    side, index = CROP + 2 * MARGIN, torch.arange(len(scenes))
-    corner = corners(scenes, index, size, side, torch.Generator().manual_seed(CROP_SEED))
-    return scenes.draw(index, side, corner, side / size)
-
-
 def compare(scenes: Scenes, size: int, ways: dict[str, Enlarge], perceptual: likeness.Distance | None) -> dict:
-    """PSNR, SSIM and ST-LPIPS of each way to enlarge."""
-    sharp = crops(scenes, size)
-    small, inner = functional.avg_pool2d(sharp, FACTOR), slice(MARGIN, MARGIN + CROP)
-    found: dict = {"crops": len(sharp)}
-    for name, enlarge in ways.items():
-        made = enlarge(small).cpu()
-        found[name] = likeness.compare(made[:, :, inner, inner], sharp[:, :, inner, inner], perceptual)
+    """PSNR, SSIM and ST-LPIPS of each way to enlarge: whole pictures, as in use, looked at in crops near what they show."""
+    index = torch.arange(len(scenes)).repeat_interleave(LOOKS)
+    places = corners(scenes, index, size, CROP, torch.Generator().manual_seed(CROP_SEED)).split(LOOKS)
+    each: dict[str, list[Tensor]] = {name: [] for name in ("sharp", *ways)}
+    for at, corner in enumerate(places):
+        sharp = scenes.draw(torch.tensor([at]), size, torch.zeros(1, 2))
+        made = {name: enlarge(functional.avg_pool2d(sharp, FACTOR), at).cpu() for name, enlarge in ways.items()}
+        for name, picture in ({"sharp": sharp} | made).items():
+            each[name].append(cut(picture, torch.zeros(LOOKS, dtype=torch.long), corner, CROP))
+    found: dict = {"pictures": len(scenes)}
+    for name in ways:
+        found[name] = likeness.compare(torch.cat(each[name]), torch.cat(each["sharp"]), perceptual)
         log(f"{size}, {name}: {json.dumps(found[name])}")
     return found
 
 
 def ways(diffusion: Upscaler, regressed: Regression | None, device: torch.device) -> dict[str, Enlarge]:
     """Lanczos, the regression network where there is one, and the diffusion upsampler with its own steps."""
-    found: dict[str, Enlarge] = {"lanczos": lanczos}
+    found: dict[str, Enlarge] = {"lanczos": lambda small, _: lanczos(small)}
     if regressed:
-        found["regression"] = lambda small: torch.cat([regressed(part.to(device)).clamp(-1, 1) for part in small.split(4)])
-    return found | {"diffusion": lambda small: diffusion(small, numbers(SEED, len(small)))}
+        found["regression"] = lambda small, _: regressed(small.to(device)).clamp(-1, 1)
+    return found | {"diffusion": lambda small, at: diffusion(small, numbers(SEED + at, len(small)))}

@@ -137,6 +137,18 @@ def test_likeness_is_best_for_equal_pictures() -> None:
     assert found["psnr"] > 25 and found["st_lpips"] is None
 
 
+def test_st_lpips_is_its_packages() -> None:
+    """The figure is what stlpips_pytorch 0.0.2's own code gives; launch installs its weights."""
+    network = likeness.distance(torch.device("cpu"))
+    assert network is not None
+    x = torch.arange(64) / 64
+    waves = ((9 * x).sin()[:, None] * (7 * x).cos(), (5 * x).sin()[:, None].expand(64, 64), (20 * x).cos().expand(64, 64))
+    one = torch.stack(waves)[None]
+    other = one.clone()
+    other[:, :, 16:40, 20:50] = 0.5
+    assert float(network(one, other)) == pytest.approx(0.138531, abs=1e-5)
+
+
 def test_borders_are_told_from_what_they_enclose() -> None:
     pictures = torch.stack([(torch.tensor(COLOURS[name]) / 127.5 - 1)[:, None, None].expand(3, 64, 64) for name in ("red", "gray")])
     pictures = pictures.clone()

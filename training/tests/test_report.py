@@ -16,7 +16,7 @@ from unclip_training import context as context_module
 from unclip_training.context import Context
 from unclip_training.data.icons import Concept
 from unclip_training.data.sprites import Atlas, with_mips
-from unclip_training.evaluation import evaluate, large, report, upsamplers
+from unclip_training.evaluation import evaluate, large, plots, report, upsamplers
 from unclip_training.evaluation.evaluate import Evaluation, chosen_sweeps, parser
 from unclip_training.evaluation.judges import ClassifierStage, SecondClipStage, lessons
 from unclip_training.evaluation.judging import train
@@ -85,6 +85,7 @@ def test_the_report_holds_every_figure(context: Context, tmp_path: Path, monkeyp
     assert [row["guidance"] for row in summary["sweeps"]["guidance"]] == [1, 2]
     assert all(row["diversity"] is not None for row in summary["sweeps"]["steps"])
     assert {path.name for path in sheets.glob("*.png")} >= {f"{name}-en.png" for name in SETS}
+    assert (sheets / "sweep-steps.png").exists() == plots.available()
     assert evaluation.model.guidance["decoder"] == 2.0 and evaluation.model.steps["decoder"] == 2
 
     tables = report.markdown(found)

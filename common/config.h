@@ -59,6 +59,10 @@ enum config_kind { CONFIG_STRING, CONFIG_INTEGER, CONFIG_FLAG };
       CONFIG_COORDINATOR, "most interactive pictures between admission and their end")             \
     X(inflight_bulk, "inflight-bulk", CONFIG_INTEGER, "128", 1, 1000000, "pictures",               \
       CONFIG_COORDINATOR, "the same for bulk; each partition has its share of both")               \
+    X(waiting_jobs, "waiting-jobs", CONFIG_INTEGER, "50000", 1, 10000000, "jobs",                  \
+      CONFIG_COORDINATOR, "most jobs of a class that wait on a partition; more are refused")       \
+    X(waiting_per_client, "waiting-per-client", CONFIG_INTEGER, "25000", 1, 10000000, "jobs",      \
+      CONFIG_COORDINATOR, "most of those that are one client's")                                   \
     X(status_ttl_s, "status-ttl", CONFIG_INTEGER, "86400", 60, 31536000, "s", CONFIG_COORDINATOR,  \
       "how long a finished job's status stays in Redis")                                           \
     X(cache_ttl_s, "cache-ttl", CONFIG_INTEGER, "604800", 60, 31536000, "s", CONFIG_WORKER,        \

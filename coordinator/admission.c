@@ -45,6 +45,7 @@ struct admission *admission_new(const struct admission_bounds *bounds)
     struct admission *admission = xcalloc(1, sizeof *admission);
     for (int i = 0; i < CLASS_COUNT; i++)
         BUG_ON(bounds->in_flight[i] < 1);
+    BUG_ON(bounds->waiting < 1 || bounds->client_waiting < 1);
     admission->bounds = *bounds;
     return admission;
 }
@@ -137,6 +138,30 @@ static void ticket_remove(struct ring *ring, struct ticket *ticket)
     ticket->waiting = 0;
     if (--line->count == 0)
         line_remove(ring, line);
+}
+
+int admission_check(const struct admission *admission, enum task_class task_class,
+                    const char *client, struct err *err)
+{
+    const struct ring *ring = &admission->rings[task_class];
+    const struct admission_bounds *bounds = &admission->bounds;
+    const struct line *line = line_find(ring, client);
+    const char *class_name = task_class_name(task_class);
+
+    if (ring->state.in_flight < (size_t)bounds->in_flight[task_class])
+        return 0;
+    if (line && line->count >= (size_t)bounds->client_waiting)
+        return err_set(
+            err, ERR_QUOTA_EXCEEDED,
+            "the client '%.130s' has %zu %s jobs waiting on this partition, more are not "
+            "taken; send it again, under a new id, when some have ended",
+            client, line->count, class_name);
+    if (ring->state.waiting_jobs >= (size_t)bounds->waiting)
+        return err_set(err, ERR_QUOTA_EXCEEDED,
+                       "%zu %s jobs wait on this partition, more are not taken; send it again, "
+                       "under a new id, when some have ended",
+                       ring->state.waiting_jobs, class_name);
+    return 0;
 }
 
 void admission_enter(struct admission *admission, struct ticket *ticket, enum task_class task_class,

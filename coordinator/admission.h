@@ -7,7 +7,7 @@
  *
  * Bounds hold for one partition, so that coordinators need not speak to each other: a class has at
  * most so many pictures in flight (let in and not yet ended), and so a slow stage makes jobs wait
- * here instead of filling the broker's disk.
+ * here instead of filling the broker's disk. What waits is bounded too, of each client and of all.
  */
 #ifndef UNCLIP_COORDINATOR_ADMISSION_H
 #define UNCLIP_COORDINATOR_ADMISSION_H
@@ -16,10 +16,13 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "common/err.h"
 #include "common/protocol.h"
 
 struct admission_bounds {
     int in_flight[CLASS_COUNT]; /* pictures, at least 1 each */
+    int waiting;                /* jobs of each class, at least 1 */
+    int client_waiting;         /* of those, one client's */
 };
 
 struct admission; /* opaque: one partition's; used by one thread */
@@ -49,6 +52,10 @@ struct admission *admission_new(const struct admission_bounds *bounds);
 /* Tickets that are still in it are forgotten, not touched. NULL is fine. */
 void admission_free(struct admission *admission);
 
+/* Whether a job may come: there is room for it to wait, or it would not have to. Error:
+   ERR_QUOTA_EXCEEDED. */
+int admission_check(const struct admission *admission, enum task_class task_class,
+                    const char *client, struct err *err);
 /* Takes the ticket (borrowed until admission_leave()) to the end of the line of `client`; into none
    when no picture is waiting. */
 void admission_enter(struct admission *admission, struct ticket *ticket, enum task_class task_class,

@@ -322,6 +322,8 @@ static void bound(struct coordinator *self)
     const struct admission_bounds bounds = {
         .in_flight[CLASS_INTERACTIVE] = share_of(config->inflight_interactive, partitions),
         .in_flight[CLASS_BULK] = share_of(config->inflight_bulk, partitions),
+        .waiting = (int)config->waiting_jobs,
+        .client_waiting = (int)config->waiting_per_client,
     };
     ledger_bound(self->ledger, &bounds);
 }

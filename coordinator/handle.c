@@ -108,7 +108,7 @@ static void job_refuse(struct turn *turn, struct job *job, bool readable, uint64
     char *message = utf8_clean(err->text, strlen(err->text));
     live_job_error(live, err_name(err->code), message);
     free(message);
-    job_set_state(turn->ledger, live, JOB_FAILED, turn->now_ms, "it is not valid");
+    job_set_state(turn->ledger, live, JOB_FAILED, turn->now_ms, "it is refused");
     ledger_touch(turn->ledger, live, turn->outbox, turn->now_ms);
 }
 
@@ -149,7 +149,8 @@ static void new_job(struct turn *turn, struct job *job, uint64_t digest)
 {
     struct err err;
 
-    if (planner_complete(turn->handler->planner, job, &err) < 0)
+    if (planner_complete(turn->handler->planner, job, &err) < 0 ||
+        ledger_check(turn->ledger, turn->home, job->task_class, job->client, &err) < 0)
         job_refuse(turn, job, true, digest, &err);
     else
         job_accept(turn, job, digest);

@@ -27,7 +27,7 @@
  *                    └────────▶ cancelled ◀───┘  (job_cancel)
  *
  *  accepted → queued      its first task is in the same transaction       admit
- *  accepted → failed      its record is not valid                         job_refuse
+ *  accepted → failed      it is not valid, or there are too many          job_refuse
  *  queued → running       the first event of one of its pictures          event_apply
  *  running → succeeded    the last picture is done, one is stored         job_close_if_over
  *  running → failed       the last picture is done, none is stored        job_close_if_over
@@ -120,6 +120,7 @@ struct ledger *ledger_new(void)
     ledger->unshown_end = &ledger->unshown;
     for (int i = 0; i < CLASS_COUNT; i++)
         ledger->bounds.in_flight[i] = INT_MAX;
+    ledger->bounds.waiting = ledger->bounds.client_waiting = INT_MAX;
     return ledger;
 }
 
@@ -304,6 +305,12 @@ static int live_job_in_flight(const struct live_job *job)
     for (int i = 0; i < job->admitted; i++)
         count += job->pictures[i].state == PICTURE_PENDING;
     return count;
+}
+
+int ledger_check(const struct ledger *ledger, int partition, enum task_class task_class,
+                 const char *client, struct err *err)
+{
+    return admission_check(partition_of(ledger, partition)->admission, task_class, client, err);
 }
 
 void ledger_wait(struct ledger *ledger, struct live_job *job)

@@ -79,6 +79,9 @@ bool ledger_partition_kept(const struct ledger *ledger, int partition);
  */
 struct live_job *ledger_add(struct ledger *ledger, int home, struct job *job, bool readable,
                             uint64_t digest, int64_t created_at_ms);
+/* Whether a job of that class and client may come to the partition. Error: ERR_QUOTA_EXCEEDED. */
+int ledger_check(const struct ledger *ledger, int partition, enum task_class task_class,
+                 const char *client, struct err *err);
 /* It waits for admission, behind all others of its client. */
 void ledger_wait(struct ledger *ledger, struct live_job *job);
 /* Lets the next picture of the class in, if there is room: job->pictures[job->admitted - 1] of the

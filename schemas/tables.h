@@ -46,7 +46,7 @@
 /*  X(from, to, when). Whatever is not here is a bug. */
 #define JOB_TRANSITION_TABLE(X)                                                                    \
     X(JOB_ACCEPTED, JOB_QUEUED, "its first task is written")                                       \
-    X(JOB_ACCEPTED, JOB_FAILED, "it is not valid")                                                 \
+    X(JOB_ACCEPTED, JOB_FAILED, "it is refused: not valid, or too many wait")                      \
     X(JOB_ACCEPTED, JOB_CANCELLED, "a cancellation came while it waited")                          \
     X(JOB_QUEUED, JOB_RUNNING, "a worker reported on one of its pictures")                         \
     X(JOB_QUEUED, JOB_CANCELLED, "a cancellation came")                                            \

@@ -18,7 +18,7 @@
 
 static struct admission *bounded(int interactive, int bulk)
 {
-    return admission_new(&(struct admission_bounds){{interactive, bulk}});
+    return admission_new(&(struct admission_bounds){{interactive, bulk}, 1 << 30, 1 << 30});
 }
 
 static void enter(struct admission *admission, struct ticket *ticket, const char *client, int n)
@@ -124,6 +124,45 @@ static void test_half_admitted(void **state)
     admission_leave(admission, &whole);
     assert_ptr_equal(admission_next(admission, CLASS_BULK), &half);
     assert_int_equal(half.in_flight, 3);
+    admission_free(admission);
+}
+
+static void assert_quota(struct admission *admission, const char *client, bool exceeded)
+{
+    struct err err = {0};
+    assert_int_equal(admission_check(admission, CLASS_BULK, client, &err),
+                     exceeded ? -ERR_QUOTA_EXCEEDED : 0);
+}
+
+static void test_quotas(void **state)
+{
+    struct admission *admission = admission_new(&(struct admission_bounds){{1, 1}, 4, 2});
+    struct ticket tickets[6] = {0};
+    (void)state;
+    assert_quota(admission, "a", false);
+    enter(admission, &tickets[0], "a", 1);
+    admission_next(admission, CLASS_BULK);
+    for (int i = 1; i <= 2; i++) {
+        assert_quota(admission, "a", false);
+        enter(admission, &tickets[i], "a", 9);
+    }
+    assert_quota(admission, "a", true);
+    for (int i = 3; i <= 4; i++) {
+        assert_quota(admission, i % 2 ? "b" : "", false);
+        enter(admission, &tickets[i], i % 2 ? "b" : "", 1);
+    }
+    assert_quota(admission, "c", true); /* the partition is full, its client is not */
+    struct err err = {0};
+    assert_int_equal(admission_check(admission, CLASS_INTERACTIVE, "a", &err), 0);
+    end_one(admission, &tickets[0]);
+    assert_quota(admission, "a", false); /* it would not have to wait */
+    assert_ptr_equal(admission_next(admission, CLASS_BULK), &tickets[1]);
+    assert_quota(admission, "a", true); /* half admitted: it waits still */
+    admission_leave(admission, &tickets[2]);
+    admission_leave(admission, &tickets[4]);
+    assert_null(admission_next(admission, CLASS_BULK));
+    assert_quota(admission, "a", false);
+    assert_quota(admission, "c", false);
     admission_free(admission);
 }
 
@@ -273,9 +312,13 @@ static void test_random_days(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_in_order_and_bounded), cmocka_unit_test(test_classes_are_apart),
-        cmocka_unit_test(test_nobody_starves),       cmocka_unit_test(test_rounds),
-        cmocka_unit_test(test_half_admitted),        cmocka_unit_test(test_random_days),
+        cmocka_unit_test(test_in_order_and_bounded),
+        cmocka_unit_test(test_classes_are_apart),
+        cmocka_unit_test(test_nobody_starves),
+        cmocka_unit_test(test_rounds),
+        cmocka_unit_test(test_quotas),
+        cmocka_unit_test(test_half_admitted),
+        cmocka_unit_test(test_random_days),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -3,6 +3,8 @@
  * Jobs that wait: what lets them in, in which transaction, and what a coordinator that takes the
  * partition over finds. unclip.state is played by a table of the latest value of each key.
  */
+#include <malloc.h>
+
 #include "common/log.h"
 #include "fixture.h"
 
@@ -21,7 +23,7 @@ static void start(struct world *w, int in_flight)
 {
     fixture_init(&w->f);
     ledger_partition_drop(w->f.ledger, HOME);
-    ledger_bound(w->f.ledger, &(struct admission_bounds){{in_flight, in_flight}});
+    ledger_bound(w->f.ledger, &(struct admission_bounds){{in_flight, in_flight}, 1000000, 4});
     ledger_partition_add(w->f.ledger, HOME);
 }
 
@@ -242,13 +244,71 @@ static void test_takeover_with_another_bound(void **state)
     assert_tasks(fail_picture(w, "a", 4), "b/0");
 }
 
+/* Refused with a dead letter and a result; the id is used up. */
+static void test_quota(void **state)
+{
+    struct world *w = *state;
+    send(w, "a", 2, "");
+    send(w, "b", 1, "");
+    send(w, "c", 1, "");
+    send(w, "d", 1, "");
+    send(w, "d2", 1, "");
+    fixture_commit(&w->f);
+    struct outbox *out = send(w, "e", 2, "");
+    handle_settle(&w->f.handler);
+    assert_dead_letter(out, "quota_exceeded");
+    json_t *json = output_json(out, TOPIC_RESULTS, "result");
+    assert_member(json, "state", "failed");
+    assert_member(json, "error_code", "quota_exceeded");
+    json_decref(json);
+    fixture_commit(&w->f);
+    assert_int_equal(send(w, "e", 2, "")->count, 0);
+    handle_settle(&w->f.handler);
+    out = send(w, "f", 2, "another");
+    handle_settle(&w->f.handler);
+    assert_int_equal(outputs_to(out, topic_name(TOPIC_DEAD_LETTER), NULL), 0);
+    assert_int_equal(find(&w->f, "f")->state, JOB_ACCEPTED);
+}
+
+#define MANY 100000
+
+/* A client with its own name for each ten jobs. The sanitizers' allocator does not tell. */
+static void test_memory_of_a_waiting_job(void **state)
+{
+    struct world *w = *state;
+    struct ledger *ledger = w->f.ledger;
+    size_t before = mallinfo2().uordblks;
+    for (int i = 0; i < MANY; i++) {
+        struct job job = {.n = 4, .hops = STAGE_COUNT, .size = 1024, .task_class = CLASS_BULK};
+        snprintf(job.id, sizeof job.id, "run-2026-01-31-%06d", i);
+        strcpy(job.model, "emoji");
+        job.prompt = xasprintf("a photo of a small red fox that sits in fresh snow at dusk, number "
+                               "%d of a series, soft light, 35 mm, very detailed",
+                               i);
+        job.negative_prompt = xstrdup("blurry, text, watermark");
+        job.client = xasprintf("client-%d", i / 10);
+        struct live_job *live = ledger_add(ledger, HOME, &job, true, 7, NOW);
+        live->offset = i;
+        ledger_wait(ledger, live);
+    }
+    size_t bytes = (mallinfo2().uordblks - before) / MANY;
+    assert_int_equal(ledger_admission(ledger, HOME, CLASS_BULK).waiting_jobs, MANY);
+    print_message("%zu bytes a waiting job\n", bytes);
+    assert_true(bytes < 1024);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
-        TEST(test_waits_and_is_let_in), TEST(test_cancelled_while_it_waits),
-        TEST(test_clients_take_turns),  TEST(test_events_of_what_waits),
-        TEST(test_takeovers),           TEST(test_takeover_with_another_bound),
+        TEST(test_waits_and_is_let_in),
+        TEST(test_cancelled_while_it_waits),
+        TEST(test_clients_take_turns),
+        TEST(test_events_of_what_waits),
+        TEST(test_quota),
+        TEST(test_memory_of_a_waiting_job),
+        TEST(test_takeovers),
+        TEST(test_takeover_with_another_bound),
     };
     log_init("test", LOG_LEVEL_ERROR);
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -9,11 +9,11 @@ packages_of() {
   done
 }
 
-# packages_missing GROUP...: those that dpkg does not have
+# packages_missing GROUP...: those that dpkg does not have, nor anything that provides them
 packages_missing() {
   comm -23 <(packages_of "$@" | sort -u) \
-    <(dpkg-query -W -f '${db:Status-Status} ${Package}\n' 2>/dev/null |
-      sed -n 's/^installed //p' | sort -u)
+    <(dpkg-query -W -f '${db:Status-Status} ${Package}, ${Provides}\n' 2>/dev/null |
+      sed -n 's/^installed //p' | sed 's/ *([^)]*)//g; s/, */\n/g' | sort -u)
 }
 
 # as_root COMMAND...: itself as root, else sudo (which may ask on a terminal)

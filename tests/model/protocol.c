@@ -8,7 +8,7 @@
  *   recover, ask    clean_up(), drop_covered()
  *   notice          on_rebalance(), kafka_record_current(), both drop_revoked()
  *   fetch, replay   the consumer's start on a partition; partition_read() in coordinator.c
- *   take            handle_record() and handle_settle(); in workers pull()
+ *   take            handle_record() with admit(), handle_settle(); in workers pull()
  *   compute, store  compute.c; storage_write() out of output.c
  *   show, check     write_slice(), check() and the watermark's functions in view.c
  *
@@ -227,7 +227,7 @@ static void step_replay(struct turn *turn, int i)
         if (mutated(turn, ENDED_FORGOTTEN) && life_of(value) == ENDED)
             value = ABSENT;
         ledger_set(next, job, value);
-        if (life_of(value) == QUEUED || life_of(value) == RUNNING)
+        if (live(value))
             next->unshown |= 1u << job;
     }
     end_step(turn, ACT_REPLAY, i, false);
@@ -235,30 +235,31 @@ static void step_replay(struct turn *turn, int i)
 
 /* --- what a coordinator does with a record --- */
 
-static unsigned drop_pending(unsigned job)
+/* live_job_drop() */
+static unsigned drop_pending(const struct turn *turn, unsigned job)
 {
-    for (int picture = 0; picture < 2; picture++)
+    for (int picture = 0; picture < turn->bounds->pictures; picture++)
         if (picture_of(job, picture) == PENDING)
             job = picture_set(job, picture, DROPPED);
-    return (job | ENDED | 1u << 7) & 255;
+    return (job & ~7u) | ENDED;
 }
 
-/* handle_job() */
-static enum work job_handle(const struct turn *turn, unsigned *job, enum job_record kind)
+/* handle_job(). Whether the job has changed. */
+static bool job_handle(const struct turn *turn, unsigned *job, enum job_record kind)
 {
-    enum life life = life_of(*job);
-    bool live = life == QUEUED || life == RUNNING;
-    if (mutated(turn, ENDED_FORGOTTEN) && life == ENDED)
-        life = ABSENT;
+    bool known = life_of(*job) != ABSENT;
+    if (mutated(turn, ENDED_FORGOTTEN) && life_of(*job) == ENDED)
+        known = false;
     if (kind == CANCEL) {
-        if (live)
-            *job = drop_pending(*job);
-        return live ? END : life == ENDED ? NOTHING : REFUSE;
+        if (!live(*job))
+            return false; /* it has ended, or a dead letter */
+        *job = drop_pending(turn, *job);
+        return true;
     }
-    if (life != ABSENT)
-        return (*job >> 2 & 1) == (unsigned)kind ? NOTHING : REFUSE;
-    *job = QUEUED | (unsigned)kind << 2;
-    return ACCEPT;
+    if (known)
+        return false; /* a repetition, or a dead letter */
+    *job = ACCEPTED | (unsigned)kind << 3;
+    return true;
 }
 
 static bool over(const struct turn *turn, unsigned job)
@@ -269,35 +270,72 @@ static bool over(const struct turn *turn, unsigned job)
     return true;
 }
 
-/* handle_event() */
-static enum work event_handle(const struct turn *turn, unsigned *job, int picture, enum event kind)
+/* handle_event(). Whether the job has changed. */
+static bool event_handle(const struct turn *turn, unsigned *job, int picture, enum event kind)
 {
     static const enum picture states[] = {PENDING, STORED, FAILED, DROPPED};
-    bool live = life_of(*job) == QUEUED || life_of(*job) == RUNNING;
-    bool fits = live && picture_of(*job, picture) == PENDING;
     if (mutated(turn, LATE_EVENT_COUNTED) && life_of(*job) == ENDED)
-        return END;
-    if (!fits)
-        return NOTHING;
-    *job = picture_set((*job & ~3u) | RUNNING, picture, states[kind]);
-    if (!over(turn, *job))
-        return UPDATE;
-    *job |= ENDED;
-    return END;
+        return true;
+    if (!live(*job) || picture_of(*job, picture) != PENDING)
+        return false;
+    *job = picture_set((*job & ~7u) | RUNNING, picture, states[kind]);
+    if (over(turn, *job))
+        *job = (*job & ~7u) | ENDED;
+    return true;
 }
 
+/* Pictures between their admission and their end. */
+static int in_flight(const struct turn *turn, const struct member *member)
+{
+    int count = 0;
+    for (int job = 0; job < 2; job++)
+        for (int picture = 0; picture < turn->bounds->pictures; picture++) {
+            unsigned value = ledger_of(member, job);
+            count +=
+                live(value) && picture < admitted(value) && picture_of(value, picture) == PENDING;
+        }
+    return count;
+}
+
+/* Lets one picture of the job in. */
+static void admit_one(const struct turn *turn, struct member *member, int job, unsigned *changed)
+{
+    unsigned value = ledger_of(member, job);
+    member->tasks |= 1u << (job | admitted(value) << 1) & 15;
+    value += 1u << 8;
+    if (life_of(value) == ACCEPTED)
+        value = (value & ~7u) | QUEUED;
+    ledger_set(member, job, value);
+    if (!mutated(turn, ADMISSION_UNMARKED))
+        *changed |= 1u << job;
+}
+
+/* admit(): as long as there is room. Whose turn it is between two jobs is not modelled. */
+static void admit(const struct turn *turn, struct member *member, unsigned *changed)
+{
+    int room = turn->bounds->room ? turn->bounds->room : 4;
+    for (int job = 0; job < turn->bounds->jobs; job++)
+        while (live(ledger_of(member, job)) &&
+               admitted(ledger_of(member, job)) < turn->bounds->pictures &&
+               in_flight(turn, member) < room)
+            admit_one(turn, member, job, changed);
+}
+
+/* handle_record() */
 static void coordinator_handle(struct turn *turn, struct member *member, uint8_t record)
 {
     int job = record_job(record);
-    unsigned value = ledger_of(member, job), before = value;
-    enum work work = member->topic ? event_handle(turn, &value, record_picture(record),
-                                                  (enum event)record_kind(record))
-                                   : job_handle(turn, &value, (enum job_record)record_kind(record));
-    member->work = work & 7;
-    member->job = (unsigned)job & 1;
+    unsigned value = ledger_of(member, job), kind = record_kind(record), changed = 0;
+    bool change = member->topic
+                      ? event_handle(turn, &value, record_picture(record), (enum event)kind)
+                      : job_handle(turn, &value, (enum job_record)kind);
     ledger_set(member, job, value);
-    if (work >= ACCEPT && work <= END && value != before)
-        member->unshown |= 1u << job;
+    if (change)
+        changed |= 1u << job;
+    member->tasks = 0;
+    admit(turn, member, &changed);
+    member->changed = changed & 3;
+    member->unshown |= changed & 3;
 }
 
 static void step_take(struct turn *turn, int i, int input)
@@ -407,7 +445,7 @@ static void compute(struct turn *turn, int i, enum work work, enum act act, bool
 {
     struct member *next = &turn->next.members[i];
     next->pc = READY;
-    next->work = work & 7;
+    next->work = work & 3;
     end_step(turn, act, i, fault);
 }
 
@@ -428,7 +466,7 @@ static void step_held(struct turn *turn, int i)
     if (spend(turn, FAILURE))
         compute(turn, i, FAIL, ACT_FAIL, true);
     begin_step(turn, i);
-    if (turn->state->redis[job] == ENDED && cancelled(turn->state->kafka[job]))
+    if (turn->state->redis[job] == ENDED)
         compute(turn, i, DROP, ACT_DROP, false);
 }
 
@@ -454,18 +492,19 @@ static void record_done(struct member *member)
     member->topic = 0;
     member->work = 0;
     member->job = 0;
+    member->changed = 0;
+    member->tasks = 0;
 }
 
 /* After the answer to a commit. */
 static void commit_answered(struct turn *turn, int i)
 {
     struct member *next = &turn->next.members[i];
-    bool two = mutated(turn, TOMBSTONE_BEFORE_RESULT) && next->work == END && !next->half;
     if (mutated(turn, OFFSETS_OUTSIDE)) {
         next->pc = LATE_OFFSETS;
     } else if (mutated(turn, EVENT_BEFORE_PICTURE) && pool_of(i) == POOL_LAST) {
         next->pc = LATE_STORE;
-    } else if (two) {
+    } else if (first_half(turn, i)) {
         next->half = 1;
         next->pc = READY;
     } else {
@@ -504,18 +543,12 @@ static void step_offsets(struct turn *turn, int i)
     end_step(turn, ACT_REFUSED, i, false);
 }
 
-/* Whether this transaction is to carry offsets. */
-static bool with_offsets(const struct turn *turn, const struct member *member)
-{
-    bool first_half = mutated(turn, TOMBSTONE_BEFORE_RESULT) && member->work == END;
-    return !mutated(turn, OFFSETS_OUTSIDE) && !(first_half && !member->half);
-}
-
 static void step_txn(struct turn *turn, int i)
 {
     const struct member *member = &turn->state->members[i];
     const struct member *txn = &turn->state->members[tid_of(turn->bounds, i)];
-    bool offsets = with_offsets(turn, member);
+    begin_step(turn, i);
+    bool offsets = !mutated(turn, OFFSETS_OUTSIDE) && !first_half(turn, i);
     if (!member->producer) {
         begin_step(turn, i)->pc = RECOVER;
         end_step(turn, ACT_FENCED, i, false);
@@ -765,7 +798,7 @@ static void show_log(const struct state *state, enum topic topic, const char *na
 
 static void model_show(const void *context, const void *memory, FILE *out)
 {
-    static const char *const lives[] = {"absent", "queued", "running", "ended"};
+    static const char *const lives[] = {"absent", "accepted", "queued", "running", "ended"};
     static const char *const names[] = {"jobs", "events", "first", "last"};
     const struct bounds *bounds = context;
     const struct state *state = memory;

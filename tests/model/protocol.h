@@ -27,6 +27,7 @@ enum pool { POOL_COORDINATOR, POOL_FIRST, POOL_LAST, POOL_COUNT };
     X(TOMBSTONE_BEFORE_RESULT, "a job's state is deleted in a transaction before its result's")    \
     X(ENDED_FORGOTTEN, "ids of ended jobs are not remembered")                                     \
     X(LATE_EVENT_COUNTED, "an event that comes after the job's end ends it once more")             \
+    X(ADMISSION_UNMARKED, "a picture is admitted without a mark in its job's state")               \
     X(VIEW_BEFORE_COMMIT, "Redis is written before the commit")                                    \
     X(VIEW_GOES_BACK, "the script that writes Redis does not compare ranks")                       \
     X(VIEW_LOSS_UNNOTICED, "nobody looks whether Redis was emptied")
@@ -43,6 +44,7 @@ const char *mutation_text(enum mutation mutation);
 struct bounds {
     const char *name;
     int jobs, pictures;      /* 1 or 2; pictures of each job */
+    int room;                /* pictures that may be in flight; 0: as many as there are */
     int members[POOL_COUNT]; /* processes, 1 or 2 */
     /* The two processes of a pool are one slot: the second is started while the first one, cut
        off, is still at work. Else they are slots of their own, between which rebalances happen. */

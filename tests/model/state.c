@@ -68,30 +68,35 @@ unsigned ledger_of(const struct member *member, int job)
 void ledger_set(struct member *member, int job, unsigned value)
 {
     if (job)
-        member->ledger1 = value & 255;
+        member->ledger1 = value & 1023;
     else
-        member->ledger0 = value & 255;
+        member->ledger0 = value & 1023;
 }
 
 enum life life_of(unsigned job)
 {
-    return (enum life)(job & 3);
+    return (enum life)(job & 7);
 }
 
 enum picture picture_of(unsigned job, int picture)
 {
-    return (enum picture)(job >> (3 + 2 * picture) & 3);
+    return (enum picture)(job >> (4 + 2 * picture) & 3);
 }
 
 unsigned picture_set(unsigned job, int picture, enum picture value)
 {
-    unsigned shift = 3 + 2 * (unsigned)picture;
+    unsigned shift = 4 + 2 * (unsigned)picture;
     return (job & ~(3u << shift)) | (unsigned)value << shift;
 }
 
-bool cancelled(unsigned job)
+bool live(unsigned job)
 {
-    return job >> 7;
+    return life_of(job) != ABSENT && life_of(job) != ENDED;
+}
+
+int admitted(unsigned job)
+{
+    return (int)(job >> 8);
 }
 
 uint8_t record_make(int job, int picture, unsigned kind)
@@ -215,76 +220,73 @@ void offset_commit(struct state *state, int i)
     state->committed[topic] = (uint8_t)offset;
 }
 
-/* The coordinator's state or result record. */
-static void job_commit(struct turn *turn, struct state *state, struct member *member)
+bool first_half(const struct turn *turn, int i)
 {
-    int job = (int)member->job;
-    unsigned value = ledger_of(member, job);
-    bool first_half = mutated(turn, TOMBSTONE_BEFORE_RESULT) && member->work == END;
-    if (member->work < ACCEPT || member->work > END)
-        return;
-    if (first_half && !member->half) {
-        state->kafka[job] = ABSENT;
+    const struct member *member = &turn->next.members[i];
+    bool ends = false;
+    for (int job = 0; job < 2; job++)
+        ends = ends || ((member->changed >> job & 1) && life_of(ledger_of(member, job)) == ENDED);
+    return mutated(turn, TOMBSTONE_BEFORE_RESULT) && ends && !member->half;
+}
+
+/* The coordinator's state or result record: handle_settle(). */
+static void job_commit(struct turn *turn, int i, int job)
+{
+    struct state *state = &turn->next;
+    unsigned value = ledger_of(&state->members[i], job);
+    if (first_half(turn, i)) {
+        if (life_of(value) == ENDED)
+            state->kafka[job] = ABSENT;
         return;
     }
     wrong_if(state, life_of(value) < life_of(state->kafka[job]), STATE_BACK);
-    wrong_if(state, member->work == END && ++state->results[job] > 1, TWO_RESULTS);
-    state->kafka[job] = (uint8_t)value;
+    wrong_if(state, life_of(value) == ENDED && ++state->results[job] > 1, TWO_RESULTS);
+    state->kafka[job] = (uint16_t)value;
 }
 
 /* The broker commits the open transaction of member i. */
 void txn_commit(struct turn *turn, int i)
 {
     struct state *state = &turn->next;
-    struct member *member = &state->members[i];
     int tid = tid_of(turn->bounds, i);
     for (enum topic topic = 0; topic < TOPICS; topic++)
         log_commit(state, topic, tid);
     if (state->members[tid].offsets)
         offset_commit(state, i);
-    if (pool_of(i) == POOL_COORDINATOR)
-        job_commit(turn, state, member);
+    for (int job = 0; job < 2; job++)
+        if (state->members[i].changed >> job & 1)
+            job_commit(turn, i, job);
     txn_close(state, tid);
 }
 
-static void produce_tasks(const struct turn *turn, struct state *state, int job, int tid)
+static void produce_event(struct state *state, int picture, enum event event, int tid)
 {
-    for (int picture = 0; picture < turn->bounds->pictures; picture++)
-        append(state, FIRST, record_make(job, picture, 0), tid);
+    append(state, EVENTS, (uint8_t)(picture | (int)event << 2), tid);
+}
+
+static void produce_work(struct state *state, int i, int tid)
+{
+    const struct member *member = &state->members[i];
+    int picture = state->logs[input_of(i, 0)][at_of(member, 0)] & 3;
+    bool last = pool_of(i) == POOL_LAST;
+    if (member->work == FINISH && !last)
+        append(state, LAST, (uint8_t)picture, tid);
+    if (member->work == FINISH)
+        produce_event(state, picture, last ? PICTURE_FINISHED : STAGE_FINISHED, tid);
+    else
+        produce_event(state, picture, member->work == FAIL ? PICTURE_FAILED : PICTURE_DROPPED, tid);
 }
 
 void produce(struct turn *turn, int i)
 {
     struct state *state = &turn->next;
     struct member *member = &state->members[i];
-    int tid = tid_of(turn->bounds, i), job = (int)member->job;
-    uint8_t record =
-        state->logs[input_of(i, (int)member->topic)][at_of(member, (int)member->topic)];
-    uint8_t picture = record & 3;
-    bool last = pool_of(i) == POOL_LAST;
-
+    int tid = tid_of(turn->bounds, i);
     state->members[tid].produced = 1;
-    state->members[tid].writes_state = member->work >= ACCEPT && member->work <= END;
-    switch ((enum work)member->work) {
-    case ACCEPT:
-        produce_tasks(turn, state, job, tid);
-        break;
-    case FINISH:
-        if (!last)
-            append(state, LAST, picture, tid);
-        append(state, EVENTS, (uint8_t)(picture | (last ? PICTURE_FINISHED : STAGE_FINISHED) << 2),
-               tid);
-        break;
-    case FAIL:
-        append(state, EVENTS, (uint8_t)(picture | PICTURE_FAILED << 2), tid);
-        break;
-    case DROP:
-        append(state, EVENTS, (uint8_t)(picture | PICTURE_DROPPED << 2), tid);
-        break;
-    case NOTHING:
-    case UPDATE:
-    case END:
-    case REFUSE:
-        break;
-    }
+    state->members[tid].writes_state = member->changed != 0;
+    if (pool_of(i) != POOL_COORDINATOR)
+        produce_work(state, i, tid);
+    for (int picture = 0; picture < 4 && !first_half(turn, i); picture++)
+        if (member->tasks >> picture & 1)
+            append(state, FIRST, (uint8_t)picture, tid);
 }

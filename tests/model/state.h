@@ -20,14 +20,14 @@ enum topic { JOBS, EVENTS, FIRST, LAST, TOPICS };
 
 enum pc { DOWN, STARTING, IDLE, HELD, READY, TXN, RECOVER, ASK, LATE_OFFSETS, LATE_STORE };
 
-/* What a record in hand leads to. */
-enum work { NOTHING, ACCEPT, UPDATE, END, REFUSE, FINISH, FAIL, DROP };
+/* What a worker's task comes to. */
+enum work { NOTHING, FINISH, FAIL, DROP };
 
 enum job_record { SUBMIT, OTHER, CANCEL };
 enum event { STAGE_FINISHED, PICTURE_FINISHED, PICTURE_FAILED, PICTURE_DROPPED };
 
-/* Jobs as in a ledger, one byte: bits 0-1 life, 2 body, 3-4 and 5-6 pictures, 7 cancelled. */
-enum life { ABSENT, QUEUED, RUNNING, ENDED };
+/* Jobs as in a ledger: bits 0-2 life, 3 body, 4-5 and 6-7 pictures, 8-9 how many are admitted. */
+enum life { ABSENT, ACCEPTED, QUEUED, RUNNING, ENDED };
 enum picture { PENDING, STORED, FAILED, DROPPED };
 
 /* A process. What is after `ledger1` belongs to its transactional id and survives it. */
@@ -42,11 +42,13 @@ struct member {
     uint64_t half : 1;          /* a mutation's first of two transactions is through */
     uint64_t topic : 1;         /* of the record in hand: 0 or 1 of its inputs */
     uint64_t at0 : 4, at1 : 4;  /* the next records of its inputs, or the one in hand */
-    uint64_t work : 3, job : 1; /* what it leads to */
+    uint64_t work : 2, job : 1; /* a worker's */
+    uint64_t changed : 2;       /* a coordinator's: jobs whose state or result is to be written, */
+    uint64_t tasks : 4;         /* and pictures that are admitted with it */
     uint64_t unshown : 2;       /* jobs */
     uint64_t behind : 1;        /* Redis is to be written anew */
     uint64_t left_mark : 2;     /* the watermark as it left it: 0 none, 1 + ended jobs */
-    uint64_t ledger0 : 8, ledger1 : 8;
+    uint64_t ledger0 : 10, ledger1 : 10;
     uint64_t produced : 1, offsets : 1, writes_state : 1; /* in the open transaction */
 };
 
@@ -57,9 +59,9 @@ enum budget { CRASH, TAKEOVER, REBALANCE, UNKNOWN, FAILURE, REPEAT, ANOTHER, CAN
 struct state {
     struct member members[MEMBERS];
     uint8_t logs[TOPICS][LOG_MAX];
+    uint16_t kafka[2]; /* each job as unclip.state and unclip.results have it */
     uint8_t length[TOPICS], committed[TOPICS];
     uint8_t assigned[POOL_COUNT];
-    uint8_t kafka[2];   /* each job as unclip.state and unclip.results have it */
     uint8_t results[2]; /* records in unclip.results */
     uint8_t redis[2];   /* lives */
     uint8_t mark;       /* the watermark in Redis */
@@ -67,7 +69,6 @@ struct state {
     uint8_t submitted;  /* jobs */
     uint8_t bad;        /* what is wrong, 1 + index in `wrongs` */
     uint8_t left[BUDGETS];
-    uint8_t zero[2]; /* up to a multiple of 8 */
 };
 _Static_assert(sizeof(struct state) % 8 == 0, "no padding");
 
@@ -104,11 +105,12 @@ void at_set(struct member *member, int input, int at);
 unsigned ledger_of(const struct member *member, int job);
 void ledger_set(struct member *member, int job, unsigned value);
 
-/* --- jobs, in one byte --- */
+/* --- jobs --- */
 enum life life_of(unsigned job);
 enum picture picture_of(unsigned job, int picture);
 unsigned picture_set(unsigned job, int picture, enum picture value);
-bool cancelled(unsigned job);
+bool live(unsigned job);
+int admitted(unsigned job);
 
 /* --- records and logs --- */
 uint8_t record_make(int job, int picture, unsigned kind);
@@ -133,6 +135,8 @@ void offset_commit(struct state *state, int i);
 
 /* Notes the first thing that is wrong. Returns `wrong`. */
 bool wrong_if(struct state *state, bool wrong, enum wrong what);
+/* A mutation's first of two transactions is being made for member i. */
+bool first_half(const struct turn *turn, int i);
 bool mutated(const struct turn *turn, enum mutation mutation);
 
 #endif

@@ -218,8 +218,10 @@ class Context:
     def embeddings(self, count: int) -> Tensor:
         """CLIP's embeddings [count, D] of the first pictures of the data; kept beside the checkpoints."""
         count, batch = min(count, len(self.data)), 2048 if self.device.type == "cuda" else 128
-        weights = torch.cat([value.float().sum().cpu()[None] for value in self.trained("clip").values()])
-        facts = [weights.tolist(), count, len(self.data), self.tokenizer.fingerprint, self.data_key]
+        weights = hashlib.sha256()
+        for value in self.trained("clip").values():
+            weights.update(value.float().cpu().contiguous().numpy().tobytes())
+        facts = [weights.hexdigest(), count, len(self.data), self.tokenizer.fingerprint, self.data_key]
         key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
         path = self.folder / f"embeddings-{key}.npy"
         if not path.exists():

@@ -79,7 +79,7 @@ class DecoderStage:
         nn.init.zeros_(unet.conv_out.bias)
         self.network = DecoderNetwork(text_proj, unet)
         context.initialise(self.network, self.name)
-        if context.model and context.checkpoint("clip").exists():
+        if context.model and context.checkpoint("clip").exists() and not context.checkpoint(self.name).exists():
             realign_to(context, text_proj, known)
         self.diffusion = Diffusion(self.config.prediction, context.device)
         self.empty = context.read(context.empty_tokens[None])

@@ -424,7 +424,7 @@ static const struct option choice_options[] = {
      "list, replay: letters with that error code"},
     {"all", 0, OPTION_FLAG, NULL, 0, 0, NULL, AT(all), "replay: all of them"},
     {"before", 0, OPTION_TEXT, "WHEN", 0, 0, "all", AT(before),
-     "purge: those before a time (2026-01-31T12:34:56Z, UTC) or a place of one partition"},
+     "purge: those before a UTC time, or a place in its partition"},
     {"yes", 'y', OPTION_FLAG, NULL, 0, 0, NULL, AT(yes), "purge: do it, not only count"},
     {0},
 };
@@ -446,12 +446,12 @@ const struct command dlq_command = {
     .values_size = sizeof(struct values),
     .defaults = defaults,
     .details =
-        "PLACE is PARTITION:OFFSET, as list shows it. replay sends what was refused again: a job, "
-        "or the\npicture of a task that failed, as a new job with the suffix "
-        ".retry-PARTITION-OFFSET "
-        "(its old id has\nended); anything else goes back as it was to where it came from. The "
-        "same "
-        "letter gives the same id,\nso that a job that is sent again twice is made once.\n",
+        "PLACE is PARTITION:OFFSET, as list shows it; a time is 2026-01-31 or "
+        "2026-01-31T12:34:56Z.\n"
+        "replay sends what was refused again: a job, or the picture of a task that failed, as a "
+        "new job with\nthe suffix .retry-PARTITION-OFFSET (its old id has ended); anything else "
+        "goes back as it was to where\nit came from. The same letter gives the same id, so that a "
+        "job that is sent again twice is made once.\n",
     .settings = {"kafka"},
     .run = run,
 };

@@ -98,7 +98,7 @@ class Context:
     def data(self) -> Data:
         """What all networks but upsampler-2 learn from."""
         if self.pictures:
-            return self.own_data((64, 256), self.training_scenes)
+            return self.own_data((64, 256) if self.rehearse is None else (64, 2 * 64, 256), self.training_scenes)
         return self.training_scenes(self.preset.data.scenes)
 
     @cached_property

@@ -68,11 +68,9 @@ class Mixed:
 def view(pictures: Pictures, rows: Tensor, window: Tensor, size: int) -> Tensor:
     """Pictures [n, 3, size, size] of windows [n, 3] that may reach beyond the edge, which then goes on."""
     level = min((side for side in pictures.levels if side >= 2 * size), default=max(pictures.levels))
-    stored = pictures.levels[level][rows.to(pictures.device)].float()
-    across, down = (cover(window[:, axis], window[:, 2], size, level) for axis in (0, 1))
-    lines = down @ stored.flatten(2)
-    drawn = across[:, None] @ lines.view(len(rows), size, level, 3)
-    return (drawn / 127.5 - 1).clamp(-1, 1).permute(0, 3, 1, 2).contiguous()
+    stored = pictures.levels[level][rows.to(pictures.device)].permute(0, 3, 1, 2).float()
+    across, down = (cover(window[:, axis], window[:, 2], size, level)[:, None] for axis in (0, 1))
+    return (down @ stored @ across.transpose(2, 3) / 127.5 - 1).clamp(-1, 1)
 
 
 def cover(start: Tensor, extent: Tensor, size: int, level: int) -> Tensor:

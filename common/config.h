@@ -67,6 +67,12 @@ enum config_kind { CONFIG_STRING, CONFIG_INTEGER, CONFIG_FLAG };
       "how long a finished job's status stays in Redis")                                           \
     X(cache_ttl_s, "cache-ttl", CONFIG_INTEGER, "604800", 60, 31536000, "s", CONFIG_WORKER,        \
       "how long an embedding stays in the Redis cache")                                            \
+    X(retry_limit, "retry-limit", CONFIG_INTEGER, "5", 0, 100, "tries", CONFIG_COORDINATOR,        \
+      "how often a picture is tried again at one stage")                                           \
+    X(retry_base_ms, "retry-base-ms", CONFIG_INTEGER, "1000", 1, 3600000, "ms",                    \
+      CONFIG_COORDINATOR, "longest wait before the first try again; doubled each time")            \
+    X(retry_max_ms, "retry-max-ms", CONFIG_INTEGER, "60000", 1, 86400000, "ms",                    \
+      CONFIG_COORDINATOR, "longest wait before any")                                               \
     X(partitions, "partitions", CONFIG_INTEGER, "8", 1, 1000, "partitions", CONFIG_CLIENT,         \
       "partitions of each topic that `unclip topics --create` makes")                              \
     X(replication, "replication", CONFIG_INTEGER, "1", 1, 10, "replicas", CONFIG_CLIENT,           \

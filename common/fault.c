@@ -232,8 +232,8 @@ static int act(const struct fault *fault, struct err *err)
 int fault_at(enum fault_point point, const char *subject, struct err *err)
 {
     int rc = 0;
-    for (size_t i = 0; i < fault_count && !rc; i++)
-        if (due(&faults[i], point, subject))
+    for (size_t i = 0; i < fault_count; i++) /* each counts every passing */
+        if (due(&faults[i], point, subject) && !rc)
             rc = act(&faults[i], err);
     return rc;
 }

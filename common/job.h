@@ -68,6 +68,9 @@ int job_plan(struct job *job, const struct model_card *card, struct err *err);
 json_t *job_to_json(const struct job *job); /* complete: parses and plans back to the same job */
 void job_release(struct job *job);
 
+#define TASK_HEADER     "task" /* of a task record: its JSON */
+#define TASK_REF_HEADER "ref"  /* where its tensors are, if they are not in it */
+
 /* One picture's work. Travels as the JSON in the header `task` of a task record. */
 struct task {
     char job[JOB_ID_MAX + 1];
@@ -83,6 +86,7 @@ struct task {
     struct hop route[STAGE_COUNT];
     int hops;
     int hop;                /* index of the stage that works on it now */
+    int attempt;            /* how often the picture has been tried again, at any stage */
     int64_t created_at_ms;  /* of the job */
     int64_t enqueued_at_ms; /* into the present stage's topic */
 };

@@ -52,6 +52,8 @@ char *task_to_json(const struct task *task)
         "size", task->size, "route", route_to_json(task), "hop", task->hop, "created_at_ms",
         (json_int_t)task->created_at_ms, "enqueued_at_ms", (json_int_t)task->enqueued_at_ms);
     BUG_ON(!record); /* its strings were checked to be UTF-8 when they came in */
+    if (task->attempt > 0)
+        json_object_set_new(record, "attempt", json_integer(task->attempt));
     char *text = json_dumps(record, JSON_COMPACT);
     json_decref(record);
     return text;
@@ -94,6 +96,7 @@ static void take_fields(struct task *task, const json_t *record)
         .seed = json_integer_value(json_object_get(record, "seed")),
         .size = take_int(record, "size"),
         .hop = take_int(record, "hop"),
+        .attempt = take_int(record, "attempt"),
         .created_at_ms = json_integer_value(json_object_get(record, "created_at_ms")),
         .enqueued_at_ms = json_integer_value(json_object_get(record, "enqueued_at_ms")),
     };

@@ -49,6 +49,7 @@ struct coordinator {
     struct redis *redis;
     struct ledger *ledger;
     struct planner planner;
+    struct retry retry;
     struct handler handler;
     struct view *view;
     enum duty duties[LEDGER_PARTITIONS_MAX]; /* what rebalances ask for */
@@ -231,11 +232,53 @@ static int take(struct coordinator *self, struct kafka_record *record, struct er
     return self->count == BATCH_MAX || self->bytes > BATCH_BYTES_MAX ? flush(self, err) : 0;
 }
 
+/* --- timers --- */
+
+/* The ledger is ahead of Kafka, where a rebalance came first: those partitions are read back. */
+static void due_lost(struct coordinator *self, const struct outbox *outbox)
+{
+    for (size_t i = 0; i < outbox->count; i++) {
+        int32_t partition = outbox->outputs[i].partition;
+        if (partition >= 0 && self->duties[partition] == DUTY_NONE)
+            note_duty(self, topic_name(TOPIC_JOBS), partition, DUTY_READ);
+    }
+}
+
+/* What is due, in a transaction of its own. The batch is empty. */
+static int serve_due(struct coordinator *self, struct err *err)
+{
+    struct outbox outbox = {0};
+    struct err why;
+    int rc = 0;
+
+    if (handle_due(&self->handler, clock_wall_ms(self->clock), &outbox) == 0)
+        return 0;
+    handle_settle(&self->handler);
+    fault_at(FAULT_BEFORE_BEGIN, NULL, NULL);
+    if (outbox.count > 0)
+        rc = kafka_publish(self->kafka, outbox.outputs, outbox.count, KAFKA_PATIENCE_MS, &why);
+    fault_at(FAULT_AFTER_COMMIT, NULL, NULL);
+    if (rc == -ERR_CONFLICT) {
+        log_info("what was due waits: %s", why.text);
+        due_lost(self, &outbox);
+        rc = 0;
+    } else if (rc < 0) {
+        *err = why;
+    }
+    outbox_release(&outbox);
+    return rc;
+}
+
 /* --- the loop --- */
 
+/* Until the first timer, at most POLL_MS. */
 static int poll_timeout(const struct coordinator *self)
 {
-    return self->count > 0 || view_pending(self->view) ? 0 : POLL_MS;
+    const struct live_job *due = ledger_first_due(self->ledger);
+    if (self->count > 0 || view_pending(self->view))
+        return 0;
+    int64_t left = due ? due->timer.due_ms - clock_wall_ms(self->clock) : POLL_MS;
+    return left < 0 ? 0 : left < POLL_MS ? (int)left : POLL_MS;
 }
 
 /* One look at Kafka. Handled records pile up as long as there are more at once. */
@@ -273,6 +316,8 @@ static int loop(struct coordinator *self, const volatile sig_atomic_t *stop, str
     while (rc == 0 && !*stop) {
         rc = turn(self, err);
         if (rc == 0 && self->count == 0 && !self->has_duty)
+            rc = serve_due(self, err);
+        if (rc == 0 && self->count == 0 && !self->has_duty)
             rest(self);
     }
     return rc == 0 ? flush(self, err) : rc;
@@ -291,10 +336,11 @@ static int replay_results(void *context, int partition, view_each_fn *each, void
 static int open_kafka(struct coordinator *self, struct err *err)
 {
     const char *inputs[] = {topic_name(TOPIC_JOBS), topic_name(TOPIC_EVENTS), NULL};
-    const char *outputs[3 + 2 + 1] = {topic_name(TOPIC_STATE), topic_name(TOPIC_RESULTS),
-                                      topic_name(TOPIC_DEAD_LETTER)};
-    for (int i = 0; i < CLASS_COUNT; i++)
-        outputs[3 + i] = topic_tasks(STAGE_TEXT_ENCODE, (enum task_class)i);
+    const char *outputs[3 + STAGE_COUNT * CLASS_COUNT + 1] = {
+        topic_name(TOPIC_STATE), topic_name(TOPIC_RESULTS), topic_name(TOPIC_DEAD_LETTER)};
+    for (int i = 0; i < STAGE_COUNT * CLASS_COUNT; i++)
+        outputs[3 + i] =
+            topic_tasks((enum stage)(i / CLASS_COUNT), (enum task_class)(i % CLASS_COUNT));
     const struct kafka_options options = {
         .config = self->config,
         .lane_group = {GROUP},
@@ -334,7 +380,13 @@ static int coordinator_open(struct coordinator *self, const struct config *confi
     snprintf(self->name, sizeof self->name, "coordinator-%lld", (long long)config->slot);
     planner_init(&self->planner, config->models, config->model);
     self->ledger = ledger_new();
-    self->handler = (struct handler){self->ledger, &self->planner, self->name};
+    self->retry = (struct retry){
+        .limit = (int)config->retry_limit,
+        .base_ms = config->retry_base_ms,
+        .max_ms = config->retry_max_ms,
+        .state = (uint64_t)planner_seed(),
+    };
+    self->handler = (struct handler){self->ledger, &self->planner, self->name, &self->retry};
     int rc = redis_open(&self->redis, config->redis, self->clock, err);
     if (rc < 0)
         return rc;

@@ -5,8 +5,8 @@
  * Every record of unclip.jobs ends in exactly one of: accepted (its tasks come when it is
  * admitted), refused (dead letter, and a result unless the id belongs to another job), ignored (a
  * repetition), a cancellation, or a dead letter. Every event either changes its picture or is
- * ignored as late or repeated: an event counts once, because it names the hop that it finished and
- * a picture's hops only rise.
+ * ignored as late or repeated: an event counts once, because it names the attempt and the hop that
+ * it finished, the attempts of a picture only rise, and so do the hops of an attempt.
  */
 #include "coordinator/handle.h"
 
@@ -27,28 +27,35 @@
 struct turn {
     struct handler *handler;
     struct ledger *ledger;
-    const struct kafka_record *record;
+    const struct kafka_record *record; /* NULL where a timer is served */
     int home;
     int64_t now_ms;
     struct outbox *outbox;
 };
 
-static void dead_letter(struct turn *turn, const char *job, const struct err *err)
+static void refuse(struct turn *turn, const struct kafka_record *record, const char *job,
+                   const char *stage, const struct err *err)
 {
     struct dead_letter letter = {
         .at_ms = turn->now_ms,
         .err = err,
-        .record = turn->record,
+        .record = record,
         .worker = turn->handler->name,
         .job = job && *job ? job : NULL,
+        .stage = stage,
         .with_value = true,
     };
     struct kafka_output out;
     char *text = dead_letter_make(&letter, &out);
-    log_warn("refused %s/%d@%lld: %s: %s", turn->record->topic, turn->record->partition,
-             (long long)turn->record->offset, err_name(err->code), err->text);
+    log_warn("refused %s/%d@%lld: %s: %s", record->topic, record->partition,
+             (long long)record->offset, err_name(err->code), err->text);
     outbox_add(turn->outbox, out.topic, out.partition, out.key, out.key_size, text, out.value_size,
                NULL, NULL);
+}
+
+static void dead_letter(struct turn *turn, const char *job, const struct err *err)
+{
+    refuse(turn, turn->record, job, NULL, err);
 }
 
 /* When the job's record was produced, unless that clock is plainly wrong. */
@@ -68,22 +75,39 @@ static bool id_taken(const struct turn *turn, const char *id, uint64_t *digest)
 
 /* --- jobs --- */
 
-static void add_task(struct turn *turn, const struct live_job *live, int image)
+/* The picture's task as it stands: JSON, owned. */
+static char *task_text(const struct turn *turn, const struct live_job *live, int image)
 {
     struct task task;
+    task_from_job(&task, &live->job, image, live->home, live->created_at_ms, turn->now_ms);
+    task.hop = live->pictures[image].hops;
+    task.attempt = live->pictures[image].attempt;
+    char *text = task_to_json(&task);
+    task_release(&task);
+    return text;
+}
+
+/* At the first stage, or at the one where its tensors are kept for it. */
+static void add_task(struct turn *turn, const struct live_job *live, int image)
+{
     struct err err;
     void *value = NULL;
     size_t size = 0;
     char key[JOB_ID_MAX + 16];
     const struct job *job = &live->job;
+    const struct picture *picture = &live->pictures[image];
 
-    task_from_job(&task, job, image, live->home, live->created_at_ms, turn->now_ms);
-    if (safetensors_encode(NULL, 0, NULL, 0, &value, &size, &err) < 0)
+    BUG_ON(picture->hops > 0 && !picture->ref);
+    if (picture->ref)
+        value = xstrdup("");
+    else if (safetensors_encode(NULL, 0, NULL, 0, &value, &size, &err) < 0)
         BUG("no memory for an empty record");
     snprintf(key, sizeof key, "%s/%d", job->id, image);
-    outbox_add(turn->outbox, topic_tasks(job->route[0].stage, job->task_class), KAFKA_ANY_PARTITION,
-               key, strlen(key), value, size, "task", task_to_json(&task));
-    task_release(&task);
+    outbox_add(turn->outbox, topic_tasks(job->route[picture->hops].stage, job->task_class),
+               KAFKA_ANY_PARTITION, key, strlen(key), value, size, TASK_HEADER,
+               task_text(turn, live, image));
+    if (picture->ref)
+        outbox_add_header(turn->outbox, TASK_REF_HEADER, xstrdup(picture->ref));
 }
 
 static void job_accept(struct turn *turn, struct job *job, uint64_t digest)
@@ -211,6 +235,38 @@ static void picture_fail(struct live_job *job, struct picture *picture, enum pic
         live_job_error(job, code, message);
 }
 
+/* The event as a dead letter that has the task's headers, so that the task can be sent again. */
+static void task_letter(struct turn *turn, const struct live_job *job, const struct event *event,
+                        const struct err *err)
+{
+    char *task = task_text(turn, job, event->image);
+    struct kafka_header headers[2] = {{TASK_HEADER, task, strlen(task)}};
+    struct kafka_record record = *turn->record;
+    size_t count = 1;
+
+    if (event->ref)
+        headers[count++] = (struct kafka_header){TASK_REF_HEADER, event->ref, strlen(event->ref)};
+    record.headers = headers;
+    record.header_count = count;
+    refuse(turn, &record, job->job.id, stage_name(event->stage), err);
+    free(task);
+}
+
+/* A failure that another try may mend: it waits, or has been tried often enough. */
+static void picture_retry(struct turn *turn, struct live_job *job, const struct event *event)
+{
+    struct handler *handler = turn->handler;
+    struct err err;
+
+    if (retry_note(handler->retry, job, event, turn->now_ms))
+        return;
+    err_set(&err, err_from_name(event->error_code), "%s", event->error_message);
+    if (handler->retry->limit > 0)
+        err_prefix(&err, "tried %d times", handler->retry->limit + 1);
+    task_letter(turn, job, event, &err);
+    picture_fail(job, &job->pictures[event->image], PICTURE_FAILED, event->error_code, err.text);
+}
+
 static void notices_add(struct live_job *job, const json_t *notices)
 {
     size_t i;
@@ -235,6 +291,11 @@ static void event_apply(struct turn *turn, struct live_job *job, const struct ev
         picture->hops = event->hop + 1;
         picture_store(picture, event);
         break;
+    case EVENT_PICTURE_RETRY:
+        picture_retry(turn, job, event);
+        break;
+    case EVENT_COUNT:
+        BUG("no such event");
     case EVENT_PICTURE_FAILED:
         picture_fail(job, picture, PICTURE_FAILED, event->error_code, event->error_message);
         break;
@@ -259,11 +320,22 @@ static int event_check(const struct live_job *job, const struct event *event, st
     if (event->hop >= job->job.hops || job->job.route[event->hop].stage != event->stage)
         return err_set(err, ERR_INVALID_RECORD, "hop %d of job '%s' is not %s", event->hop,
                        event->job, stage_name(event->stage));
+    if (event->attempt > job->pictures[event->image].attempt)
+        return err_set(err, ERR_INVALID_RECORD, "picture %d of job '%s' has no attempt %d yet",
+                       event->image, event->job, event->attempt);
     bool last = event->hop == job->job.hops - 1;
     if (last ? event->type == EVENT_STAGE_FINISHED : event->type == EVENT_PICTURE_FINISHED)
         return err_set(err, ERR_INVALID_RECORD, "hop %d of job '%s' is%s the last of its route",
                        event->hop, event->job, last ? "" : " not");
     return 0;
+}
+
+/* What it tells is known, or is of an attempt that has been given up. */
+static bool event_is_late(const struct live_job *job, const struct event *event)
+{
+    const struct picture *picture = &job->pictures[event->image];
+    return picture->state != PICTURE_PENDING || event->attempt < picture->attempt ||
+           picture->retry_at_ms > 0 || event->hop < picture->hops;
 }
 
 static void handle_event(struct turn *turn)
@@ -280,8 +352,7 @@ static void handle_event(struct turn *turn)
         log_debug("job %s: an event of %s is late, ignored", event.job, event.worker);
     else if (event_check(job, &event, &err) < 0)
         dead_letter(turn, event.job, &err);
-    else if (job->pictures[event.image].state != PICTURE_PENDING ||
-             event.hop < job->pictures[event.image].hops)
+    else if (event_is_late(job, &event))
         log_info("job %s: an event of %s is repeated, ignored", event.job, event.worker);
     else
         event_apply(turn, job, &event);
@@ -303,6 +374,36 @@ static void admit(struct turn *turn)
                 job_set_state(turn->ledger, live, JOB_QUEUED, turn->now_ms, "it is admitted");
             ledger_touch(turn->ledger, live, turn->outbox, turn->now_ms);
         }
+}
+
+/* --- timers --- */
+
+static void retries_begin(struct turn *turn, struct live_job *job)
+{
+    for (int i = 0; i < job->job.n; i++) {
+        struct picture *picture = &job->pictures[i];
+        if (picture->retry_at_ms == 0 || picture->retry_at_ms > turn->now_ms)
+            continue;
+        add_task(turn, job, i);
+        retry_begun(picture);
+    }
+}
+
+size_t handle_due(struct handler *handler, int64_t now_ms, struct outbox *outbox)
+{
+    struct turn turn = {
+        .handler = handler, .ledger = handler->ledger, .now_ms = now_ms, .outbox = outbox};
+    struct live_job *job;
+    size_t count = 0;
+
+    for (; count < HANDLE_DUE_MAX && (job = ledger_first_due(handler->ledger)) &&
+           job->timer.due_ms <= now_ms;
+         count++) {
+        turn.home = job->home;
+        retries_begin(&turn, job);
+        ledger_touch(handler->ledger, job, outbox, now_ms);
+    }
+    return count;
 }
 
 /* --- records --- */

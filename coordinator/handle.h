@@ -12,11 +12,15 @@
 #include "coordinator/ledger.h"
 #include "coordinator/outbox.h"
 #include "coordinator/planner.h"
+#include "coordinator/retry.h"
+
+#define HANDLE_DUE_MAX 128 /* jobs whose timers are served in one transaction */
 
 struct handler {
     struct ledger *ledger;   /* borrowed */
     struct planner *planner; /* borrowed */
     const char *name;        /* of this coordinator, for dead letters: "coordinator-0" */
+    struct retry *retry;     /* borrowed */
 };
 
 /*
@@ -27,6 +31,12 @@ struct handler {
  */
 void handle_record(struct handler *handler, const struct kafka_record *record, int64_t now_ms,
                    struct outbox *outbox);
+
+/*
+ * Does what is due by now: pictures whose wait is over get their tasks. What it makes goes into
+ * `outbox`, as above. Returns how many jobs it changed, at most HANDLE_DUE_MAX.
+ */
+size_t handle_due(struct handler *handler, int64_t now_ms, struct outbox *outbox);
 
 /*
  * Before the commit of any number of handled records: writes the state, or the result and the

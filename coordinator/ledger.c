@@ -7,15 +7,18 @@
  *  (2) A job is among its partition's live jobs if and only if its state is not final.
  *  (3) A job's rank never falls, and it becomes final once. From then on nothing in it changes.
  *  (4) A job is in state accepted if and only if it is live and none of its pictures is admitted;
- * it then waits in its partition's admission. Its pictures are admitted in their order, each in the
- * transaction that writes its task, which also writes `admitted` into unclip.state. (5) Each job
- * that differs from what is committed in unclip.state is in the list of changed ones, with the
- * outbox that will carry it; the list is empty after every commit. (6) Each job that differs from
- * what Redis shows is in the list of unshown ones. An ended job exists only as long as it is
- * changed or unshown; after that only its id is remembered. (7) An id is never both live and
- * remembered. (8) Each live job's ticket counts its pictures that wait and those in flight, once
+ *      it then waits in its partition's admission. Its pictures are admitted in their order, each
+ *      in the transaction that writes its task, which also writes `admitted` into unclip.state.
+ *  (5) Each job that differs from what is committed in unclip.state is in the list of changed ones,
+ *      with the outbox that will carry it; the list is empty after every commit.
+ *  (6) Each job that differs from what Redis shows is in the list of unshown ones. An ended job
+ *      exists only as long as it is changed or unshown; after that only its id is remembered.
+ *  (7) An id is never both live and remembered.
+ *  (8) Each live job's ticket counts its pictures that wait and those in flight, once
  *      ledger_partition_ready() has run. After each record nothing waits for which there is room;
- * so whatever waits in unclip.state waits for pictures in flight, whose events let it in.
+ *      so whatever waits in unclip.state waits for pictures in flight, whose events let it in.
+ *  (9) The timer of a live job that is not changed is on exactly when one of its pictures waits to
+ *      be tried again, and is due with the first of them.
  *
  *                    ┌────────────────────▶ failed ◀──────┐
  *                    │ job_refuse           ▲             │
@@ -72,6 +75,7 @@ struct ledger {
     struct live_job *unshown, **unshown_end; /* in the order in which they changed */
     size_t count, unshown_ended;
     struct admission_bounds bounds;
+    struct timers timers; /* of the live jobs */
 };
 
 static const char *const picture_names[] = {"pending", "stored", "failed", "dropped"};
@@ -136,6 +140,7 @@ void ledger_free(struct ledger *ledger)
     for (int i = 0; i < LEDGER_PARTITIONS_MAX; i++)
         if (ledger->partitions[i])
             ledger_partition_drop(ledger, i);
+    timers_release(&ledger->timers);
     free(ledger);
 }
 
@@ -168,6 +173,7 @@ static void unlink_live(struct ledger *ledger, struct live_job *job)
     job->link = NULL;
     job->next = NULL;
     admission_leave(partition_of(ledger, job->home)->admission, &job->ticket);
+    timers_set(&ledger->timers, &job->timer, 0);
     tdelete(job, &partition_of(ledger, job->home)->live, compare_live);
     ledger->count--;
 }
@@ -259,6 +265,7 @@ void live_job_free(struct live_job *job)
         return;
     BUG_ON(job->link || job->link_changed || job->unshown);
     for (int i = 0; job->pictures && i < job->job.n; i++) {
+        free(job->pictures[i].ref);
         free(job->pictures[i].uri);
         free(job->pictures[i].sha256);
         free(job->pictures[i].error_code);
@@ -359,10 +366,35 @@ void ledger_partition_ready(struct ledger *ledger, int partition)
     free(jobs);
 }
 
+/* When something is to be done for the job; 0: never. */
+static int64_t due_ms(const struct live_job *job)
+{
+    int64_t due = 0;
+    for (int i = 0; job->pictures && i < job->job.n; i++) {
+        int64_t at = job->pictures[i].retry_at_ms;
+        if (at > 0 && (due == 0 || at < due))
+            due = at;
+    }
+    return due;
+}
+
+static void timer_set(struct ledger *ledger, struct live_job *job)
+{
+    timers_set(&ledger->timers, &job->timer, job_state_final(job->state) ? 0 : due_ms(job));
+}
+
+struct live_job *ledger_first_due(const struct ledger *ledger)
+{
+    struct timer *timer = timers_first(&ledger->timers);
+    return timer ? (struct live_job *)(void *)((char *)timer - offsetof(struct live_job, timer))
+                 : NULL;
+}
+
 void ledger_restore(struct ledger *ledger, struct live_job *job)
 {
     if (!job_state_final(job->state))
         link_live(ledger, job);
+    timer_set(ledger, job);
     ledger_mark_unshown(ledger, job);
 }
 
@@ -436,6 +468,7 @@ void ledger_touch(struct ledger *ledger, struct live_job *job, struct outbox *ou
 {
     job->outbox = outbox;
     job->updated_at_ms = now_ms;
+    timer_set(ledger, job);
     ledger_mark_unshown(ledger, job);
     admission_in_flight(partition_of(ledger, job->home)->admission, &job->ticket,
                         live_job_in_flight(job));
@@ -532,7 +565,8 @@ void live_job_notice(struct live_job *job, const char *text)
     }
     if (!job->notices)
         job->notices = json_array();
-    json_array_append_new(job->notices, json_string(text));
+    if (json_array_size(job->notices) < LIVE_JOB_NOTICES_MAX)
+        json_array_append_new(job->notices, json_string(text));
 }
 
 void live_job_error(struct live_job *job, const char *code, const char *message)

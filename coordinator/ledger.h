@@ -14,6 +14,7 @@
 #include "common/job.h"
 #include "common/protocol.h"
 #include "coordinator/admission.h"
+#include "coordinator/timers.h"
 
 #define LEDGER_PARTITIONS_MAX 1000  /* as the most that `unclip topics --create` makes */
 #define LEDGER_REMEMBERED_MAX 16384 /* ended jobs of a partition whose ids are remembered */
@@ -27,7 +28,11 @@ bool picture_state_parse(const char *name, enum picture_state *state);
 /* All strings are owned; NULL where there is none. */
 struct picture {
     enum picture_state state;
-    int hops; /* of the route that are done */
+    int hops;    /* of the route that are done */
+    int attempt; /* tries again so far; what speaks of another attempt is late */
+    unsigned char tries[STAGE_COUNT]; /* the same, by hop */
+    int64_t retry_at_ms;              /* it waits until then; 0: it does not */
+    char *ref;                        /* while it waits: its tensors in the artifact store */
     char *uri;
     char *sha256;
     int width, height; /* pixels */
@@ -55,6 +60,7 @@ struct live_job {
 
     struct outbox *outbox; /* borrowed: of the last record that changed it since the last commit */
     bool unshown;          /* Redis does not have its present state */
+    struct timer timer;    /* of whatever it waits for next; kept by ledger.c */
     /* private to ledger.c: the lists it is in */
     struct live_job *next, **link;                 /* of its partition's live jobs */
     struct live_job *next_changed, **link_changed; /* of those changed since the last commit */
@@ -99,6 +105,8 @@ void ledger_discard(struct ledger *ledger, struct live_job *job);
 struct live_job *ledger_find(const struct ledger *ledger, int home, const char *id); /* or NULL */
 struct live_job *ledger_first(const struct ledger *ledger, int partition); /* then job->next */
 size_t ledger_count(const struct ledger *ledger);                          /* live jobs */
+/* The live job whose timer is due first, or NULL: at job->timer.due_ms. */
+struct live_job *ledger_first_due(const struct ledger *ledger);
 
 /* Ids of ended jobs, the latest LEDGER_REMEMBERED_MAX of each partition. */
 void ledger_remember(struct ledger *ledger, int home, const char *id, uint64_t digest);
@@ -136,7 +144,8 @@ int live_job_count(const struct live_job *job, enum picture_state state);
 /* The hop where the picture that is furthest behind is: an index of the route; -1 without one. */
 int live_job_hop(const struct live_job *job);
 double live_job_progress(const struct live_job *job); /* 0..1, over all pictures and stages */
-/* Adds a sentence unless it is there. */
+#define LIVE_JOB_NOTICES_MAX 64                       /* as the schemas allow */
+/* Adds a sentence unless it is there, or there are too many. */
 void live_job_notice(struct live_job *job, const char *text);
 void live_job_error(struct live_job *job, const char *code, const char *message);
 

@@ -6,13 +6,25 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/err.h"
 #include "common/memory.h"
 
-static const struct kafka_header *header_new(const char *name, char *value)
+/* The outputs' pointers are const for Kafka; the memory is ours. */
+static void *owned(const void *memory)
 {
-    struct kafka_header *header = xmalloc(sizeof *header);
-    *header = (struct kafka_header){.name = name, .value = value, .size = strlen(value)};
-    return header;
+    return (void *)(uintptr_t)memory;
+}
+
+void outbox_add_header(struct outbox *outbox, const char *name, char *value)
+{
+    struct kafka_output *output = &outbox->outputs[outbox->count - 1];
+    struct kafka_header *headers = owned(output->headers);
+    if (!headers)
+        headers = xcalloc(OUTBOX_HEADERS_MAX, sizeof *headers);
+    BUG_ON(output->header_count == OUTBOX_HEADERS_MAX);
+    headers[output->header_count++] =
+        (struct kafka_header){.name = name, .value = value, .size = strlen(value)};
+    output->headers = headers;
 }
 
 void outbox_add(struct outbox *outbox, const char *topic, int partition, const void *key,
@@ -30,9 +42,9 @@ void outbox_add(struct outbox *outbox, const char *topic, int partition, const v
         .key_size = key ? key_size : 0,
         .value = value,
         .value_size = value_size,
-        .headers = header_name ? header_new(header_name, header_value) : NULL,
-        .header_count = header_name ? 1 : 0,
     };
+    if (header_name)
+        outbox_add_header(outbox, header_name, header_value);
 }
 
 size_t outbox_bytes(const struct outbox *outbox)
@@ -43,21 +55,15 @@ size_t outbox_bytes(const struct outbox *outbox)
     return bytes;
 }
 
-/* The outputs' pointers are const for Kafka; the memory is ours. */
-static void owned_free(const void *memory)
-{
-    free((void *)(uintptr_t)memory);
-}
-
 void outbox_release(struct outbox *outbox)
 {
     for (size_t i = 0; i < outbox->count; i++) {
         struct kafka_output *output = &outbox->outputs[i];
-        owned_free(output->key);
-        owned_free(output->value);
-        if (output->headers)
-            owned_free(output->headers->value);
-        owned_free(output->headers);
+        free(owned(output->key));
+        free(owned(output->value));
+        for (size_t h = 0; h < output->header_count; h++)
+            free(owned(output->headers[h].value));
+        free(owned(output->headers));
     }
     free(outbox->outputs);
     *outbox = (struct outbox){0};

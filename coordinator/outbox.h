@@ -10,6 +10,8 @@
 
 #include "common/kafka.h"
 
+#define OUTBOX_HEADERS_MAX 2 /* of one record */
+
 struct outbox {
     struct kafka_output *outputs; /* owned, with all they point to but the topics' names */
     size_t count, capacity;
@@ -22,6 +24,8 @@ struct outbox {
 void outbox_add(struct outbox *outbox, const char *topic, int partition, const void *key,
                 size_t key_size, void *value, size_t value_size, const char *header_name,
                 char *header_value);
+/* Gives the last record another header; at most OUTBOX_HEADERS_MAX in all. */
+void outbox_add_header(struct outbox *outbox, const char *name, char *value);
 size_t outbox_bytes(const struct outbox *outbox); /* of all values */
 void outbox_release(struct outbox *outbox);       /* empties it */
 

@@ -16,11 +16,10 @@
 #include "common/memory.h"
 #include "common/schema.h"
 
-static const char *const event_names[] = {
-    [EVENT_STAGE_FINISHED] = "stage-finished",
-    [EVENT_PICTURE_FINISHED] = "picture-finished",
-    [EVENT_PICTURE_FAILED] = "picture-failed",
-    [EVENT_PICTURE_DROPPED] = "picture-dropped",
+static const char *const event_names[EVENT_COUNT] = {
+    [EVENT_STAGE_FINISHED] = "stage-finished", [EVENT_PICTURE_FINISHED] = "picture-finished",
+    [EVENT_PICTURE_FAILED] = "picture-failed", [EVENT_PICTURE_DROPPED] = "picture-dropped",
+    [EVENT_PICTURE_RETRY] = "picture-retry",
 };
 
 static const char *text_of(const json_t *object, const char *key)
@@ -47,7 +46,7 @@ static int checked_parse(json_t **out, const char *schema, const void *bytes, si
 
 static enum event_type event_type_of(const char *name)
 {
-    for (int i = 0; i <= EVENT_PICTURE_DROPPED; i++)
+    for (int i = 0; i < EVENT_COUNT; i++)
         if (strcmp(event_names[i], name) == 0)
             return (enum event_type)i;
     BUG("the schema allows an event that the table does not have");
@@ -64,6 +63,7 @@ int event_parse(struct event *event, const void *bytes, size_t size, struct err 
         .job = text_of(json, "job"),
         .image = int_of(json, "image"),
         .hop = int_of(json, "hop"),
+        .attempt = int_of(json, "attempt"),
         .worker = text_of(json, "worker"),
         .compute_ms = json_number_value(json_object_get(json, "compute_ms")),
         .uri = text_of(json, "uri"),
@@ -72,6 +72,7 @@ int event_parse(struct event *event, const void *bytes, size_t size, struct err 
         .height = int_of(json, "height"),
         .error_code = text_of(json, "error_code"),
         .error_message = text_of(json, "error_message"),
+        .ref = text_of(json, "ref"),
         .notices = json_object_get(json, "notices"),
         .json = json,
     };
@@ -128,6 +129,34 @@ json_t *timings_json(const struct live_job *job)
     return out;
 }
 
+/* What a picture on its way remembers of its tries. */
+static void set_tries(json_t *out, const struct picture *picture, int hops)
+{
+    json_t *tries = json_array();
+    for (int i = 0; i < hops; i++)
+        json_array_append_new(tries, json_integer(picture->tries[i]));
+    json_object_set_new(out, "attempt", json_integer(picture->attempt));
+    json_object_set_new(out, "tries", tries);
+    if (picture->retry_at_ms > 0)
+        json_object_set_new(out, "retry_at", time_json(picture->retry_at_ms));
+    set_text(out, "ref", picture->ref);
+}
+
+static void tries_read(struct picture *picture, const json_t *json)
+{
+    size_t i;
+    const json_t *tries;
+    const char *at = text_of(json, "retry_at"), *ref = text_of(json, "ref");
+
+    picture->attempt = int_of(json, "attempt");
+    json_array_foreach (json_object_get(json, "tries"), i, tries)
+        picture->tries[i] = (unsigned char)json_integer_value(tries);
+    picture->retry_at_ms = at && picture->state == PICTURE_PENDING ? iso8601_parse(at) : 0;
+    picture->ref = ref ? xstrdup(ref) : NULL;
+    if (picture->retry_at_ms > 0 && !ref)
+        picture->hops = 0;
+}
+
 static json_t *image_json(const struct live_job *job, int index)
 {
     const struct picture *picture = &job->pictures[index];
@@ -135,6 +164,8 @@ static json_t *image_json(const struct live_job *job, int index)
                             (json_int_t)(job->job.seed + index), "state",
                             picture_state_name(picture->state), "hop", picture->hops);
 
+    if (picture->attempt > 0 && !job_state_final(job->state))
+        set_tries(out, picture, job->job.hops);
     set_text(out, "uri", picture->uri);
     set_text(out, "sha256", picture->sha256);
     if (picture->state == PICTURE_STORED) {
@@ -231,6 +262,7 @@ static int image_read(struct live_job *job, const json_t *json, struct err *err)
     if (!picture_state_parse(text_of(json, "state"), &picture->state))
         BUG("the schema allows a picture's state that the table does not have");
     picture->hops = int_of(json, "hop");
+    tries_read(picture, json);
     picture->uri = copy_of(json, "uri");
     picture->sha256 = copy_of(json, "sha256");
     picture->width = int_of(json, "width");

@@ -21,20 +21,23 @@ enum event_type {
     EVENT_STAGE_FINISHED,
     EVENT_PICTURE_FINISHED,
     EVENT_PICTURE_FAILED,
-    EVENT_PICTURE_DROPPED
+    EVENT_PICTURE_DROPPED,
+    EVENT_PICTURE_RETRY,
+    EVENT_COUNT
 };
 
 /* Strings and arrays are borrowed from `json`, which event_release() frees. */
 struct event {
     enum event_type type;
     const char *job;
-    int image, hop;
+    int image, hop, attempt;
     enum stage stage;
     const char *worker;
     double compute_ms;
     const char *uri, *sha256; /* picture-finished's */
     int width, height;
-    const char *error_code, *error_message; /* picture-failed's */
+    const char *error_code, *error_message; /* picture-failed's and picture-retry's */
+    const char *ref;                        /* picture-retry's, or NULL */
     const json_t *notices;                  /* or NULL */
     json_t *json;                           /* owned */
 };

@@ -82,6 +82,21 @@ static void place_make(struct status *status, const struct live_job *job)
         status->step = status->steps;
 }
 
+static void put_tries(struct status *status, const struct live_job *job)
+{
+    int attempts = 0;
+    int64_t next = 0;
+
+    for (int i = 0; job->pictures && i < job->job.n; i++) {
+        const struct picture *picture = &job->pictures[i];
+        attempts += picture->attempt;
+        if (picture->retry_at_ms > 0 && (next == 0 || picture->retry_at_ms < next))
+            next = picture->retry_at_ms;
+    }
+    put_int(status, "attempts", attempts);
+    put_time(status, "retry_at", job_state_final(job->state) ? 0 : next);
+}
+
 void status_make(struct status *status, const struct live_job *job)
 {
     *status = (struct status){0};
@@ -99,6 +114,7 @@ void status_make(struct status *status, const struct live_job *job)
     put_json(status, "notices", notices_json(job));
     put_text(status, "error_code", job->error_code);
     put_text(status, "error_message", job->error_message);
+    put_tries(status, job);
     put_int(status, "partition", job->home);
     place_make(status, job);
 }

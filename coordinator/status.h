@@ -7,7 +7,7 @@
 
 #include "coordinator/ledger.h"
 
-#define STATUS_FIELDS_MAX 24
+#define STATUS_FIELDS_MAX 36
 
 struct status {
     size_t count;

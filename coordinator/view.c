@@ -132,7 +132,7 @@ bool view_pending(const struct view *view)
 /* --- one status --- */
 
 struct arguments {
-    struct redis_arg list[64];
+    struct redis_arg list[16 + 2 * STATUS_FIELDS_MAX];
     size_t count;
 };
 

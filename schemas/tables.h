@@ -94,6 +94,8 @@
     X("notices", "JSON array of sentences: what was cut or replaced")                              \
     X("error_code", "of the job or its first failed picture, empty if none")                       \
     X("error_message", "the same")                                                                 \
+    X("attempts", "how often pictures were tried again")                                           \
+    X("retry_at", "ISO 8601: when the next one is; empty when none waits for it")                  \
     X("partition", "the job's home")
 
 #endif

@@ -352,6 +352,8 @@ static void process(struct compute *compute, struct work *work)
     int64_t now = clock_wall_ms(clock);
     for (size_t i = 0; i < work->count; i++)
         output_product(&compute->output, work->parcels[i], now);
+    for (size_t i = 0; i < work->count; i++)
+        output_retry(&compute->output, work->parcels[i]);
     work->compute_ms = (double)(clock_monotonic_ms(clock) - began);
     report(compute, work, began_wall);
 }

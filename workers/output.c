@@ -14,6 +14,7 @@
 #include "common/dead_letter.h"
 #include "common/fault.h"
 #include "common/json.h"
+#include "common/log.h"
 #include "common/memory.h"
 #include "common/picture.h"
 #include "workers/digest.h"
@@ -122,12 +123,46 @@ void output_product(const struct output *output, struct parcel *parcel, int64_t 
         parcel_fail(parcel, &err);
 }
 
+/* --- another try --- */
+
+/* The task's own tensors, as they came: in the store already, or put there. */
+static int keep_tensors(const struct output *output, struct parcel *parcel, struct err *err)
+{
+    const struct kafka_record *record = parcel->record;
+    char *uri;
+    int rc = task_decode_ref(&parcel->task, record, output->storage, &uri, err);
+    if (!rc && !uri) {
+        char *name = task_tensors_name(&parcel->task, output->stage);
+        rc = store(output, parcel, name, record->value, record->value_size, &uri, err);
+        free(name);
+    }
+    if (!rc)
+        parcel->ref = parcel_keep(parcel, uri);
+    return rc;
+}
+
+void output_retry(const struct output *output, struct parcel *parcel)
+{
+    struct err err = {0};
+    if (parcel->outcome != OUTCOME_FAILED || !parcel->has_task || !err_retriable(parcel->err.code))
+        return;
+    parcel->outcome = OUTCOME_RETRY;
+    if (tensors_needed(output->stage) == 0)
+        return;
+    parcel->unkept = keep_tensors(output, parcel, &err) != 0;
+    if (parcel->unkept)
+        log_warn("%s/%d starts anew: its tensors cannot be kept: %s", parcel->task.job,
+                 parcel->task.image, err.text);
+}
+
 /* --- the event --- */
 
 static const char *event_type(const struct parcel *parcel)
 {
     if (parcel->outcome == OUTCOME_FAILED)
         return "picture-failed";
+    if (parcel->outcome == OUTCOME_RETRY)
+        return "picture-retry";
     if (parcel->outcome == OUTCOME_DROPPED)
         return "picture-dropped";
     return task_last_hop(&parcel->task) ? "picture-finished" : "stage-finished";
@@ -146,6 +181,10 @@ static json_t *notices(const struct output *output, const struct parcel *parcel)
             list, json_sprintf("the model has no part that makes %d px: the picture was enlarged "
                                "to that without one",
                                item->image_size));
+    if (parcel->unkept)
+        json_array_append_new(list, json_sprintf("a picture started anew: what %s got could not be "
+                                                 "kept for another try",
+                                                 stage_name(output->stage)));
     return list;
 }
 
@@ -187,8 +226,12 @@ static json_t *event_json(const struct output *output, const struct parcel *parc
     json_object_set_new(event, "batch", json_integer(parcel->batch));
     if (parcel->outcome == OUTCOME_FINISHED && task_last_hop(task))
         put_picture(event, parcel);
-    if (parcel->outcome == OUTCOME_FAILED)
+    if (parcel->outcome == OUTCOME_FAILED || parcel->outcome == OUTCOME_RETRY)
         put_error(event, &parcel->err);
+    if (task->attempt > 0)
+        json_object_set_new(event, "attempt", json_integer(task->attempt));
+    if (parcel->ref)
+        json_object_set_new(event, "ref", json_string(parcel->ref));
     if (json_array_size(list) > 0)
         json_object_set(event, "notices", list);
     json_decref(list);

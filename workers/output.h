@@ -22,6 +22,9 @@ struct output {
  * topic.
  */
 void output_product(const struct output *output, struct parcel *parcel, int64_t now_ms);
+/* Where a parcel has failed, but may succeed another time: keeps its tensors for that, and makes it
+   one that is tried again. After output_product(). */
+void output_retry(const struct output *output, struct parcel *parcel);
 /* Adds the event and, for a failed parcel, the dead letter. Call it once, after output_product().
  */
 void output_report(const struct output *output, struct parcel *parcel, int64_t now_ms);

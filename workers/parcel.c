@@ -60,7 +60,9 @@ int parcel_read(struct parcel *parcel, struct storage *storage, struct err *err)
 
 int parcel_clear(const struct parcel *parcel, struct storage *storage, struct err *err)
 {
-    return parcel->input_ref ? storage_remove(storage, parcel->input_ref, err) : 0;
+    return parcel->input_ref && parcel->outcome != OUTCOME_RETRY
+               ? storage_remove(storage, parcel->input_ref, err)
+               : 0;
 }
 
 void *parcel_keep(struct parcel *parcel, void *memory)

@@ -18,11 +18,12 @@ enum outcome {
     OUTCOME_OPEN,     /* still to be computed */
     OUTCOME_FINISHED, /* this stage's part is done */
     OUTCOME_FAILED,   /* err says why */
+    OUTCOME_RETRY,    /* the same, but another try may help; the coordinator says when */
     OUTCOME_DROPPED   /* its job was cancelled, or its partition went to another worker */
 };
 
 #define PARCEL_OUTPUTS_MAX 3
-#define PARCEL_MEMORY_MAX  8
+#define PARCEL_MEMORY_MAX  12
 
 struct parcel {
     struct kafka_record *record; /* owned */
@@ -39,6 +40,8 @@ struct parcel {
     double queue_ms, compute_ms; /* as in the event */
     int batch;
     const char *uri; /* of the stored picture; in `memory` */
+    const char *ref; /* of the tensors that are kept for the next try; in `memory` */
+    bool unkept;     /* they could not be kept */
     char sha256[DIGEST_TEXT_SIZE];
 
     struct kafka_output outputs[PARCEL_OUTPUTS_MAX]; /* their pointers point into `memory` */
@@ -60,7 +63,8 @@ void parcel_free(struct parcel *parcel); /* NULL is fine */
  * those of storage_read(); nothing is removed for a reference that was refused or not read.
  */
 int parcel_read(struct parcel *parcel, struct storage *storage, struct err *err);
-/* Removes what parcel_read() found in the store; once the task is committed. Errors: ERR_IO. */
+/* Removes what parcel_read() found in the store, unless the task is tried again; once it is
+   committed. Errors: ERR_IO. */
 int parcel_clear(const struct parcel *parcel, struct storage *storage, struct err *err);
 /* The parcel owns the memory from now on. Returns it. */
 void *parcel_keep(struct parcel *parcel, void *memory);

@@ -14,8 +14,6 @@
 #include "common/storage.h"
 #include "stages/stage.h"
 
-#define TASK_HEADER     "task"
-#define TASK_REF_HEADER "ref"
 #define TASK_BYTES_MAX  (64u << 20) /* of the tensors of one task */
 #define TASK_DIM_MAX    16384       /* of D, L and W */
 #define TASK_SIDE_MAX   2048        /* of S */

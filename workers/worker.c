@@ -179,6 +179,11 @@ static void count(struct worker *worker, const struct counters *counters)
     worker->redis_away = rc != 0;
 }
 
+static void say_retry(const struct parcel *parcel)
+{
+    log_warn("%s/%d is tried again: %s", parcel->task.job, parcel->task.image, parcel->err.text);
+}
+
 static void say_failed(const struct parcel *parcel)
 {
     const struct kafka_record *record = parcel->record;
@@ -202,6 +207,8 @@ static void settle(struct worker *worker, const struct work *work, const struct 
         count_parcel(&counters, parcel);
         if (parcel->outcome == OUTCOME_FAILED)
             say_failed(parcel);
+        if (parcel->outcome == OUTCOME_RETRY)
+            say_retry(parcel);
         if (parcel_clear(parcel, worker->storage, &err))
             log_warn("a task's tensors stay behind: %s", err.text);
     }

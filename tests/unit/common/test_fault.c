@@ -89,6 +89,17 @@ static void test_onwards_and_subject(void **state)
         assert_int_equal(fault_at(FAULT_BEFORE_COMPUTE, "a.b-1", &err), -ERR_TIMEOUT);
 }
 
+static void test_two_at_one_point(void **state)
+{
+    struct err err = {0};
+    (void)state;
+    assert_int_equal(use("worker.before_store:error:1,worker.before_store:error-timeout:2", &err),
+                     0);
+    assert_int_equal(fault_at(FAULT_BEFORE_STORE, NULL, &err), -ERR_IO);
+    assert_int_equal(fault_at(FAULT_BEFORE_STORE, NULL, &err), -ERR_TIMEOUT);
+    assert_int_equal(fault_at(FAULT_BEFORE_STORE, NULL, &err), 0);
+}
+
 static void pass_commit(void)
 {
     fault_at(FAULT_BEFORE_COMMIT, NULL, NULL);
@@ -130,6 +141,7 @@ int main(void)
         cmocka_unit_test(test_refused),
         cmocka_unit_test(test_nth),
         cmocka_unit_test(test_onwards_and_subject),
+        cmocka_unit_test(test_two_at_one_point),
         cmocka_unit_test(test_deaths),
 #else
         cmocka_unit_test(test_release_refuses),

@@ -30,6 +30,7 @@
 struct fixture {
     struct ledger *ledger;
     struct planner planner;
+    struct retry retry;
     struct handler handler;
     struct outbox outboxes[OUTBOXES_MAX]; /* of the records since the last fixture_commit() */
     size_t records;
@@ -48,7 +49,9 @@ static inline void fixture_init(struct fixture *fixture)
     ledger_partition_add(fixture->ledger, HOME);
     planner_init(&fixture->planner, SOURCE_DIR "/models", "emoji");
     fixture->planner.seed = fixture_seed;
-    fixture->handler = (struct handler){fixture->ledger, &fixture->planner, "coordinator-0"};
+    fixture->retry = (struct retry){.limit = 2, .base_ms = 1000, .max_ms = 60000, .state = 1};
+    fixture->handler = (struct handler){fixture->ledger, &fixture->planner, "coordinator-0",
+                                        &fixture->retry};
     fixture->now_ms = NOW;
 }
 

@@ -4,6 +4,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -63,6 +64,7 @@ static void done(struct parcel *parcel)
 static struct parcel *run(struct parcel *parcel)
 {
     output_product(&output, parcel, 5000);
+    output_retry(&output, parcel);
     output_report(&output, parcel, 5000);
     return parcel;
 }
@@ -223,6 +225,75 @@ static void failures_go_to_the_dead_letters(void **state)
     done(parcel);
 }
 
+static struct parcel *fail_for_now(enum stage stage)
+{
+    struct parcel *parcel = make(stage, STAGE_COUNT);
+    struct err err = {0};
+    err_set(&err, ERR_OUT_OF_MEMORY, "no memory");
+    parcel_fail(parcel, &err);
+    parcel->task.attempt = 2;
+    return parcel;
+}
+
+/* What another try may mend keeps its tensors, byte by byte, and is told as an event alone. */
+static void tries_again(void **state)
+{
+    (void)state;
+    struct err err = {0};
+    void *bytes;
+    size_t size;
+    struct parcel *parcel = fail_for_now(STAGE_PRIOR);
+    struct kafka_record record = *parcel->record;
+    record.value = "tensors";
+    record.value_size = 7;
+    parcel->record = &record;
+    run(parcel);
+    assert_int_equal(parcel->outcome, OUTCOME_RETRY);
+    assert_int_equal(parcel->output_count, 1);
+    json_t *event = event_of(parcel, 0, "picture-retry");
+    assert_string_equal(text(event, "error_code"), "out_of_memory");
+    assert_int_equal(json_integer_value(json_object_get(event, "attempt")), 2);
+    assert_int_equal(storage_read(output.storage, text(event, "ref"), 100, &bytes, &size, &err), 0);
+    assert_int_equal(size, 7);
+    assert_memory_equal(bytes, "tensors", 7);
+    assert_int_equal(parcel_clear(parcel, output.storage, &err), 0);
+    free(bytes);
+    assert_int_equal(storage_read(output.storage, text(event, "ref"), 100, &bytes, &size, &err), 0);
+    free(bytes);
+    json_decref(event);
+    done(parcel);
+}
+
+/* The first stage needs none, and where the store is what failed the picture starts anew. */
+static void tries_again_without_tensors(void **state)
+{
+    (void)state;
+    struct err err = {0};
+    struct parcel *parcel = run(fail_for_now(STAGE_TEXT_ENCODE));
+    json_t *event = event_of(parcel, 0, "picture-retry");
+    assert_null(json_object_get(event, "ref"));
+    assert_null(json_object_get(event, "notices"));
+    json_decref(event);
+    done(parcel);
+
+    struct storage *storage = output.storage;
+    char away[] = "/tmp/unclip-output.XXXXXX";
+    assert_non_null(mkdtemp(away));
+    assert_int_equal(storage_open(&output.storage, away, &err), 0);
+    char command[128];
+    snprintf(command, sizeof(command), "rm -rf '%s' && touch '%s'", away, away);
+    assert_int_equal(system(command), 0);
+    parcel = run(fail_for_now(STAGE_PRIOR));
+    event = event_of(parcel, 0, "picture-retry");
+    assert_null(json_object_get(event, "ref"));
+    assert_int_equal(json_array_size(json_object_get(event, "notices")), 1);
+    json_decref(event);
+    done(parcel);
+    storage_close(output.storage);
+    output.storage = storage;
+    assert_int_equal(unlink(away), 0);
+}
+
 /* An error's text is cut at its size, which may be within a character. */
 static void messages_cut_within_a_character(void **state)
 {
@@ -356,6 +427,8 @@ int main(void)
         cmocka_unit_test(picture_at_the_end),
         cmocka_unit_test(dropped_tokens_are_told),
         cmocka_unit_test(failures_go_to_the_dead_letters),
+        cmocka_unit_test(tries_again),
+        cmocka_unit_test(tries_again_without_tensors),
         cmocka_unit_test(messages_cut_within_a_character),
         cmocka_unit_test(bad_routes_fail),
         cmocka_unit_test(dropped_pictures_are_told),

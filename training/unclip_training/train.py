@@ -139,10 +139,11 @@ def log(text: str) -> None:
 def train_stage(name: str, context: Context, budget: Budget, resume: bool, parts: Path | None) -> bool:
     """Trains one stage as far as the budget goes; returns whether it is finished."""
     checkpoint = context.checkpoint(name)
-    if checkpoint.exists() and not resume:
+    copied = name == "tokenizer" and context.model is not None  # as quickly again
+    if checkpoint.exists() and not (resume or copied):
         raise SystemExit(f"train: '{checkpoint}' exists: --resume goes on from it, and another --folder begins anew")
     if name == "tokenizer":
-        if not checkpoint.exists():
+        if not (checkpoint.exists() and resume):
             context.write_tokenizer()
         finished = True
     elif checkpoint.exists() and torch.load(checkpoint, map_location="cpu", weights_only=True)["finished"]:
@@ -193,7 +194,9 @@ def main() -> None:
 def run(stages: list[str], context: Context, budget: Budget, options: argparse.Namespace) -> None:
     if options.prepare:
         train_stage("tokenizer", context, budget, True, options.parts)
-        log(f"{len(context.data)} pictures, {len(context.large_data)} large ones")
+        log(f"{len(context.data)} pictures")
+        if not is_off(context.preset, "upsampler-2"):
+            log(f"{len(context.large_data)} large ones")
         return
     for name in stages:
         if not train_stage(name, context, budget, options.resume, options.parts):

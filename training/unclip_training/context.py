@@ -15,6 +15,7 @@ from typing import TypeVar
 import numpy as np
 import torch
 from diffusers import PriorTransformer
+from diffusers.models import upsampling
 from torch import Tensor, nn
 from transformers import CLIPTextModelWithProjection, CLIPVisionModelWithProjection
 
@@ -239,4 +240,6 @@ class Context:
 
     def maybe_compile(self, network: nn.Module) -> None:
         if self.compile_networks:
+            # diffusers' Upsample2D asks for torch's version when it is given bf16, and a graph would end there
+            upsampling.is_torch_version = torch._dynamo.assume_constant_result(upsampling.is_torch_version)
             network.compile(dynamic=False)

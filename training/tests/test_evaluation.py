@@ -91,6 +91,7 @@ def test_the_order_of_the_priors() -> None:
     figures = {"diffusion": {"top1": 0.9, "clip_cosine": 0.5}, "autoregressive": {"top1": 0.9, "clip_cosine": 0.6}}
     worst = {"none": {"top1": 0.2, "clip_cosine": 0.1}}
     assert order(figures | worst) == {"top1": True, "clip_cosine": False}
+    assert order(dict.fromkeys(("diffusion", "autoregressive", "none"), {"top1": 0.0})) == {"top1": None, "clip_cosine": None}
     assert order({"diffusion": figures["diffusion"], "autoregressive": "not there"} | worst) == {"top1": None, "clip_cosine": None}
 
 
@@ -124,8 +125,11 @@ def test_likeness_is_best_for_equal_pictures() -> None:
     torch.manual_seed(0)
     real = torch.rand(2, 3, 48, 48) * 2 - 1
     near, far = (real + noise * torch.randn_like(real) for noise in (0.05, 0.5))
-    assert likeness.psnr(real, real).tolist() == [120, 120]
-    assert likeness.psnr(torch.zeros(1, 3, 8, 8), torch.full((1, 3, 8, 8), 0.2)).item() == pytest.approx(20, abs=1e-4)
+    assert likeness.psnr(real, real) == pytest.approx(120)
+    pair = torch.zeros(2, 3, 8, 8)
+    assert likeness.psnr(pair, pair + 0.2) == pytest.approx(20, abs=1e-4)
+    pair[1] = 0.2
+    assert likeness.psnr(torch.zeros(2, 3, 8, 8), pair) == pytest.approx(23.0103, abs=1e-4)
     assert likeness.ssim(real, real) == pytest.approx(1, abs=1e-5)
     assert (likeness.ssim(near, real) > likeness.ssim(far, real)).all()
     network = likeness.Distance().eval()

@@ -122,7 +122,8 @@ def test_two_reports_are_compared_without_a_run(tmp_path: Path, monkeypatch: pyt
 def test_only_known_sweeps_are_made() -> None:
     assert chosen_sweeps(None).keys() == {"guidance", "steps"}
     assert chosen_sweeps(["guidance=1,2.5"]) == {"guidance": (1.0, 2.5)} and chosen_sweeps(["none"]) == {}
-    for wrong in ("colour", "steps=a", "steps=0", "steps=2.5"):
+    assert str(chosen_sweeps(["steps=5,10"])["steps"]) == "(5, 10)"
+    for wrong in ("colour", "steps=nan", "steps=inf", "steps=a", "steps=1", "steps=2.5"):
         with pytest.raises(SystemExit):
             chosen_sweeps([wrong])
 

@@ -100,11 +100,12 @@ def chosen_sweeps(given: list[str] | None) -> dict[str, tuple[float, ...]]:
         if name not in SWEEPS:
             sys.exit(f"evaluate: no sweep is called '{name}'; there are {', '.join(SWEEPS)}")
         try:
-            found[name] = tuple(float(value) for value in values.split(",")) if values else SWEEPS[name]
-        except ValueError:
+            given_values = (float(value) for value in values.split(",")) if values else SWEEPS[name]
+            found[name] = tuple(int(value) if value == int(value) else value for value in given_values)
+        except (ValueError, OverflowError):
             sys.exit(f"evaluate: '{each}' is not NAME=NUMBER,NUMBER,...")
-        if name == "steps" and any(value < 1 or value != int(value) for value in found[name]):
-            sys.exit(f"evaluate: '{each}': steps are whole numbers from 1")
+        if name == "steps" and any(value < 2 or value != int(value) for value in found[name]):
+            sys.exit(f"evaluate: '{each}': steps are whole numbers from 2")
     return found
 
 
@@ -114,6 +115,8 @@ def check(options: argparse.Namespace) -> None:
             sys.exit(f"evaluate: no set is called '{name}'; there are {', '.join(SETS)}")
     if not (options.model / "model_index.json").exists():
         sys.exit(f"evaluate: '{options.model}' is no model directory")
+    if options.steps is not None and options.steps < 2:
+        sys.exit("evaluate: --steps begins at 2")
     if options.prior == "autoregressive" and not (options.model / priors.FOLDER).exists():
         sys.exit(f"evaluate: '{options.model}' has no {priors.FOLDER}/; train it with --stage ar-prior")
     if options.through and options.prior != "diffusion":

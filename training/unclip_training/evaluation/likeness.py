@@ -22,10 +22,10 @@ WINDOW, SIGMA = 11, 1.5  # of SSIM (Wang et al. 2004)
 SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)  # LPIPS's scaling of its input
 
 
-def psnr(made: Tensor, real: Tensor) -> Tensor:
-    """Decibels [n]; equal pictures have 120."""
-    error = ((made - real) / 2).square().flatten(1).mean(1)
-    return -10 * error.clamp(min=1e-12).log10()
+def psnr(made: Tensor, real: Tensor) -> float:
+    """Decibels of the mean error of all pictures, so that a flat one, enlarged without any, does not decide; at most 120."""
+    error = ((made - real) / 2).square().mean()
+    return float(-10 * error.clamp(min=1e-12).log10())
 
 
 def ssim(made: Tensor, real: Tensor) -> Tensor:
@@ -110,8 +110,8 @@ def distance(device: torch.device) -> Distance | None:
 
 
 def compare(made: Tensor, real: Tensor, perceptual: Distance | None) -> dict[str, float | None]:
-    """Means over pictures. More is better but for st_lpips."""
-    found = {"psnr": round(float(psnr(made, real).mean()), 2), "ssim": round(float(ssim(made, real).mean()), 4)}
+    """PSNR of all pictures, means of the others. More is better but for st_lpips."""
+    found = {"psnr": round(psnr(made, real), 2), "ssim": round(float(ssim(made, real).mean()), 4)}
     parts = zip(made.split(8), real.split(8), strict=True)
     far = torch.cat([perceptual(a, b) for a, b in parts]).mean() if perceptual else None
     return found | {"st_lpips": None if far is None else round(float(far), 4)}

@@ -40,11 +40,15 @@ def ablation(examiner: Examiner, model: Model, count: int) -> dict:
 
 
 def order(found: dict) -> dict[str, bool | None]:
-    """Whether no prior has less than the next of PRIORS, by each of ORDERED_BY; None where a figure is missing."""
+    """Whether no prior has less than the next of PRIORS, by each of ORDERED_BY.
+
+    None where a figure is missing, or none tells them apart.
+    """
     holds: dict[str, bool | None] = {}
     for name in ORDERED_BY:
         values = [found[kind].get(name) if isinstance(found[kind], dict) else None for kind in PRIORS]
-        holds[name] = None if None in values else all(better >= worse for better, worse in pairwise(values))
+        undecided = None in values or len(set(values)) == 1
+        holds[name] = None if undecided else all(better >= worse for better, worse in pairwise(values))
     return holds
 
 

@@ -58,6 +58,16 @@ static void print_prompt(const char *prompt)
     puts(left ? "…" : "");
 }
 
+/* Pictures before it in the queue. */
+static void print_ahead(const json_t *job)
+{
+    const json_t *ahead = json_object_get(job, "queue_position");
+    if (ahead)
+        printf("%6lld  ", (long long)json_integer_value(ahead));
+    else
+        printf("%6s  ", "");
+}
+
 static void print_table(const json_t *list)
 {
     size_t i;
@@ -67,13 +77,14 @@ static void print_table(const json_t *list)
         fprintf(stderr, "no jobs\n");
         return;
     }
-    printf("%-28s %-10s %-20s %5s %8s  %s\n", "id", "state", "created", "done", "pictures",
-           "prompt");
+    printf("%-28s %-10s %-20s %5s %8s %6s  %s\n", "id", "state", "created", "done", "pictures",
+           "ahead", "prompt");
     json_array_foreach (list, i, job) {
-        printf("%-28s %-10s %-20.19s %3.0f %% %3lld of %lld  ", status_text(job, "id"),
+        printf("%-28s %-10s %-20.19s %3.0f %% %3lld of %lld ", status_text(job, "id"),
                status_text(job, "state"), status_text(job, "created_at"),
                status_number(job, "progress") * 100, (long long)status_int(job, "images_done"),
                (long long)status_int(job, "images_total"));
+        print_ahead(job);
         print_prompt(status_text(job, "prompt"));
     }
 }

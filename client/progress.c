@@ -61,7 +61,12 @@ void progress_from_status(struct progress *progress, const json_t *status)
     int current = stage_index(route, status_text(status, "stage"));
     size_t i;
 
+    const json_t *ahead = json_object_get(status, "queue_position");
+    const json_t *eta = json_object_get(status, "eta_ms");
     *progress = (struct progress){
+        .waits = ahead != NULL,
+        .ahead = json_integer_value(ahead),
+        .eta_s = eta ? (double)json_integer_value(eta) / 1000 : -1,
         .fraction = status_number(status, "progress"),
         .done = (int)status_int(status, "images_done"),
         .failed = (int)status_int(status, "images_failed"),
@@ -169,6 +174,8 @@ static void write_head(FILE *out, const struct progress *progress, double eta_s)
         fprintf(out, "  %d of %d pictures", progress->done, progress->total);
     if (progress->failed)
         fprintf(out, ", %d failed", progress->failed);
+    if (progress->waits)
+        fprintf(out, "  %lld pictures ahead", (long long)progress->ahead);
     if (eta_s >= 0 && progress->fraction < 1) {
         progress_duration(eta_s, eta);
         fprintf(out, "  ETA %s", eta);
@@ -267,6 +274,8 @@ static void draw(struct progress_screen *screen, const char *bars)
 void progress_show(struct progress_screen *screen, const struct progress *progress, int64_t now_ms)
 {
     double eta = pace_eta(&screen->pace, stage_doing(progress), now_ms, progress->fraction);
+    if (progress->waits)
+        eta = progress->eta_s;
     char *text =
         screen->terminal ? progress_bars(progress, eta, &screen->style) : progress_line(progress);
 

@@ -30,6 +30,9 @@ struct progress {
     int count;
     double fraction;         /* 0..1, of all pictures and stages */
     int done, failed, total; /* pictures */
+    bool waits;              /* in the queue: what follows says how long */
+    int64_t ahead;           /* pictures */
+    double eta_s;            /* -1: not known */
 };
 
 void progress_from_status(struct progress *progress, const json_t *status);

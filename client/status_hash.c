@@ -6,7 +6,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "client/progress.h"
+#include "client/queue_place.h"
 #include "client/text.h"
+#include "common/clock.h"
 #include "common/utf8.h"
 
 enum field_kind { FIELD_TEXT, FIELD_INTEGER, FIELD_NUMBER, FIELD_JSON };
@@ -16,30 +19,20 @@ static const struct {
     const char *name;
     enum field_kind kind;
 } fields[] = {
-    {"state", FIELD_TEXT},
-    {"type", FIELD_TEXT},
-    {"model", FIELD_TEXT},
-    {"prompt", FIELD_TEXT},
-    {"size", FIELD_INTEGER},
-    {"seed", FIELD_INTEGER},
-    {"class", FIELD_TEXT},
-    {"created_at", FIELD_TEXT},
-    {"updated_at", FIELD_TEXT},
-    {"finished_at", FIELD_TEXT},
-    {"stage", FIELD_TEXT},
-    {"step", FIELD_INTEGER},
-    {"steps", FIELD_INTEGER},
-    {"progress", FIELD_NUMBER},
-    {"images_total", FIELD_INTEGER},
-    {"images_done", FIELD_INTEGER},
-    {"images_failed", FIELD_INTEGER},
-    {"results", FIELD_JSON},
-    {"route", FIELD_JSON},
-    {"timings", FIELD_JSON},
-    {"notices", FIELD_JSON},
-    {"error_code", FIELD_TEXT},
-    {"error_message", FIELD_TEXT},
-    {"partition", FIELD_INTEGER},
+    {"state", FIELD_TEXT},          {"type", FIELD_TEXT},
+    {"model", FIELD_TEXT},          {"prompt", FIELD_TEXT},
+    {"size", FIELD_INTEGER},        {"seed", FIELD_INTEGER},
+    {"class", FIELD_TEXT},          {"client", FIELD_TEXT},
+    {"created_at", FIELD_TEXT},     {"updated_at", FIELD_TEXT},
+    {"finished_at", FIELD_TEXT},    {"stage", FIELD_TEXT},
+    {"step", FIELD_INTEGER},        {"steps", FIELD_INTEGER},
+    {"progress", FIELD_NUMBER},     {"images_total", FIELD_INTEGER},
+    {"images_done", FIELD_INTEGER}, {"images_failed", FIELD_INTEGER},
+    {"results", FIELD_JSON},        {"route", FIELD_JSON},
+    {"timings", FIELD_JSON},        {"notices", FIELD_JSON},
+    {"error_code", FIELD_TEXT},     {"error_message", FIELD_TEXT},
+    {"partition", FIELD_INTEGER},   {"queue_ticket", FIELD_INTEGER},
+    {"work_ms", FIELD_INTEGER},
 };
 
 static json_t *clean_string(const char *text)
@@ -99,6 +92,12 @@ int status_fetch(struct redis *redis, const char *id, json_t **out, struct err *
     else
         *out = status_from_reply(id, reply);
     redis_reply_free(reply);
+    if (rc == 0)
+        rc = queue_place_fetch(redis, *out, clock_wall_ms(clock_system()), err);
+    if (rc < 0) {
+        json_decref(*out);
+        *out = NULL;
+    }
     return rc;
 }
 
@@ -136,6 +135,20 @@ static void print_place(const json_t *status, FILE *out)
         fprintf(out, " step %lld of %lld", (long long)status_int(status, "step"),
                 (long long)status_int(status, "steps"));
     fputc('\n', out);
+}
+
+static void print_queue(const json_t *status, FILE *out)
+{
+    const json_t *eta = json_object_get(status, "eta_ms");
+    char text[24];
+
+    if (json_is_integer(json_object_get(status, "queue_position")))
+        fprintf(out, "  queue      %lld pictures ahead\n",
+                (long long)status_int(status, "queue_position"));
+    if (!eta)
+        return;
+    progress_duration((double)json_integer_value(eta) / 1000, text);
+    fprintf(out, "  ETA        about %s\n", text);
 }
 
 static void print_pictures(const json_t *status, FILE *out)
@@ -198,6 +211,7 @@ void status_print(const json_t *status, FILE *out)
                 (long long)status_int(status, "size"), (long long)status_int(status, "seed"),
                 status_text(status, "class"));
     print_place(status, out);
+    print_queue(status, out);
     print_pictures(status, out);
     print_timings(status, out);
     print_words(status, out);

@@ -193,6 +193,20 @@ const char *redis_key(enum redis_key key, const char *argument, char out[REDIS_K
     return out;
 }
 
+const char *queue_field(int partition, enum task_class task_class, enum queue_field field,
+                        char out[QUEUE_FIELD_SIZE])
+{
+    static const char *const names[QUEUE_FIELD_COUNT] = {
+#define X(id, name, meaning) [id] = name,
+        QUEUE_FIELD_TABLE(X)
+#undef X
+    };
+    CHECK_ENUM(field, QUEUE_FIELD_COUNT);
+    snprintf(out, QUEUE_FIELD_SIZE, "%d:%s:%s", partition, task_class_name(task_class),
+             names[field]);
+    return out;
+}
+
 static bool is_alphanumeric(char c)
 {
     return (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9');

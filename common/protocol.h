@@ -64,6 +64,17 @@ enum redis_key {
  */
 const char *redis_key(enum redis_key key, const char *argument, char out[REDIS_KEY_SIZE]);
 
+enum queue_field {
+#define X(id, ...) id,
+    QUEUE_FIELD_TABLE(X)
+#undef X
+        QUEUE_FIELD_COUNT
+};
+#define QUEUE_FIELD_SIZE 64
+/* The field of REDIS_KEY_QUEUE, "3:bulk:round", written into out. Returns out. */
+const char *queue_field(int partition, enum task_class task_class, enum queue_field field,
+                        char out[QUEUE_FIELD_SIZE]);
+
 /* Whether bytes are a valid job id: safe as a file name, a Redis key part and a URL segment. */
 bool job_id_valid(const char *id, size_t length);
 

@@ -169,11 +169,13 @@ void admission_enter(struct admission *admission, struct ticket *ticket, enum ta
 {
     struct ring *ring = &admission->rings[task_class];
     BUG_ON(ticket->entered || waiting < 0 || in_flight < 0);
-    *ticket = (struct ticket){.waiting = waiting,
+    *ticket = (struct ticket){.number = in_flight ? ring->state.admitted : -1,
+                              .waiting = waiting,
                               .in_flight = in_flight,
                               .entered = true,
                               .in_class = (uint8_t)task_class};
     ring->state.in_flight += (size_t)in_flight;
+    ring->state.admitted += in_flight;
     if (waiting == 0)
         return;
     struct line *line = line_find(ring, client);
@@ -193,6 +195,9 @@ struct ticket *admission_next(struct admission *admission, enum task_class task_
     ring_append(ring, line);
     ticket->waiting--;
     ticket->in_flight++;
+    if (ticket->number < 0)
+        ticket->number = ring->state.admitted;
+    ring->state.admitted++;
     ticket->round = line->round;
     if (line->end < line->round)
         line->end = line->round;

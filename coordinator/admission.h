@@ -31,6 +31,7 @@ struct line;      /* private: a client's waiting tickets of a class */
 /* Embedded in what waits; all zero before admission_enter() and after admission_leave(). */
 struct ticket {
     int64_t round;    /* while it waits: about the round in which its next picture is let in */
+    int64_t number;   /* of its first picture that was let in: so many were before; -1: none yet */
     int waiting;      /* pictures still to be let in */
     int in_flight;    /* pictures let in and not yet ended */
     bool entered;     /* it is known to an admission */
@@ -46,6 +47,7 @@ struct admission_state {
     size_t clients;   /* that have something waiting */
     size_t in_flight; /* pictures */
     int64_t round;    /* in which the next picture is let in; each round serves each client once */
+    int64_t admitted; /* pictures that were let in so far */
 };
 
 struct admission *admission_new(const struct admission_bounds *bounds);

@@ -51,6 +51,7 @@ struct coordinator {
     struct planner planner;
     struct retry retry;
     struct handler handler;
+    struct rates rates;
     struct view *view;
     enum duty duties[LEDGER_PARTITIONS_MAX]; /* what rebalances ask for */
     bool has_duty;
@@ -386,13 +387,15 @@ static int coordinator_open(struct coordinator *self, const struct config *confi
         .max_ms = config->retry_max_ms,
         .state = (uint64_t)planner_seed(),
     };
-    self->handler = (struct handler){self->ledger, &self->planner, self->name, &self->retry};
+    self->handler =
+        (struct handler){self->ledger, &self->planner, self->name, &self->retry, &self->rates};
     int rc = redis_open(&self->redis, config->redis, self->clock, err);
     if (rc < 0)
         return rc;
     self->view = view_new(&(struct view_options){
         .redis = self->redis,
         .ledger = self->ledger,
+        .rates = &self->rates,
         .clock = self->clock,
         .ttl_ms = config->status_ttl_s * 1000,
         .replay = replay_results,

@@ -283,6 +283,8 @@ static void event_apply(struct turn *turn, struct live_job *job, const struct ev
         job_set_state(turn->ledger, job, JOB_RUNNING, turn->now_ms, event->worker);
     notices_add(job, event->notices);
     job->stage_ms[event->stage] += event->compute_ms;
+    if (event->type == EVENT_STAGE_FINISHED || event->type == EVENT_PICTURE_FINISHED)
+        rates_computed(turn->handler->rates, &job->job.route[event->hop], event->compute_ms);
     switch (event->type) {
     case EVENT_STAGE_FINISHED:
         picture->hops = event->hop + 1;
@@ -304,6 +306,8 @@ static void event_apply(struct turn *turn, struct live_job *job, const struct ev
                      "a worker dropped the picture");
         break;
     }
+    if (picture->state != PICTURE_PENDING)
+        rates_ended(turn->handler->rates, turn->home, job->job.task_class, turn->now_ms);
     job_close_if_over(turn, job);
     ledger_touch(turn->ledger, job, turn->outbox, turn->now_ms);
 }
@@ -367,13 +371,17 @@ static void admit(struct turn *turn)
 {
     struct live_job *live;
 
-    for (int i = 0; i < CLASS_COUNT; i++)
-        while ((live = ledger_admit(turn->ledger, turn->home, (enum task_class)i))) {
+    for (enum task_class c = 0; c < CLASS_COUNT; c++) {
+        bool idle = ledger_admission(turn->ledger, turn->home, c).in_flight == 0;
+        for (; (live = ledger_admit(turn->ledger, turn->home, c)); idle = false) {
             add_task(turn, live, live->admitted - 1);
             if (live->state == JOB_ACCEPTED)
                 job_set_state(turn->ledger, live, JOB_QUEUED, turn->now_ms, "it is admitted");
+            if (idle)
+                rates_began(turn->handler->rates, turn->home, c, turn->now_ms);
             ledger_touch(turn->ledger, live, turn->outbox, turn->now_ms);
         }
+    }
 }
 
 /* --- timers --- */
@@ -402,6 +410,7 @@ size_t handle_due(struct handler *handler, int64_t now_ms, struct outbox *outbox
         turn.home = job->home;
         retries_begin(&turn, job);
         ledger_touch(handler->ledger, job, outbox, now_ms);
+        admit(&turn);
     }
     return count;
 }

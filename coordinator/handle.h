@@ -12,6 +12,7 @@
 #include "coordinator/ledger.h"
 #include "coordinator/outbox.h"
 #include "coordinator/planner.h"
+#include "coordinator/rates.h"
 #include "coordinator/retry.h"
 
 #define HANDLE_DUE_MAX 128 /* jobs whose timers are served in one transaction */
@@ -21,6 +22,7 @@ struct handler {
     struct planner *planner; /* borrowed */
     const char *name;        /* of this coordinator, for dead letters: "coordinator-0" */
     struct retry *retry;     /* borrowed */
+    struct rates *rates;     /* borrowed: what events tell of the pace */
 };
 
 /*

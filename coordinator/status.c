@@ -66,6 +66,20 @@ static void put_request(struct status *status, const struct job *job, bool reada
     put_known(status, "size", job->size, job->size > 0);
     put_known(status, "seed", job->seed, readable && job->seed >= 0);
     put_text(status, "class", readable ? task_class_name(job->task_class) : "");
+    put_text(status, "client", job->client);
+}
+
+/* What a reader makes the position and the ETA of, with unclip:queue (docs/protocol.md). */
+static void put_queue(struct status *status, const struct live_job *job, const struct rates *rates)
+{
+    int64_t ticket = job->state == JOB_ACCEPTED ? job->ticket.round
+                     : job->state == JOB_QUEUED ? job->ticket.number
+                                                : -1;
+    int hop = live_job_hop(job);
+    double work =
+        rates && hop >= 0 && !job_state_final(job->state) ? rates_work(rates, &job->job, hop) : -1;
+    put_known(status, "queue_ticket", ticket, job->ticket.entered && ticket >= 0);
+    put_known(status, "work_ms", (int64_t)(work + 0.5), work >= 0);
 }
 
 static void place_make(struct status *status, const struct live_job *job)
@@ -97,7 +111,7 @@ static void put_tries(struct status *status, const struct live_job *job)
     put_time(status, "retry_at", job_state_final(job->state) ? 0 : next);
 }
 
-void status_make(struct status *status, const struct live_job *job)
+void status_make(struct status *status, const struct live_job *job, const struct rates *rates)
 {
     *status = (struct status){0};
     put_text(status, "state", job_state_name(job->state));
@@ -116,6 +130,7 @@ void status_make(struct status *status, const struct live_job *job)
     put_text(status, "error_message", job->error_message);
     put_tries(status, job);
     put_int(status, "partition", job->home);
+    put_queue(status, job, rates);
     place_make(status, job);
 }
 

@@ -6,6 +6,7 @@
 #include <stddef.h>
 
 #include "coordinator/ledger.h"
+#include "coordinator/rates.h"
 
 #define STATUS_FIELDS_MAX 36
 
@@ -19,7 +20,8 @@ struct status {
     double progress;
 };
 
-void status_make(struct status *status, const struct live_job *job);
+/* `rates` may be NULL: nothing is known of the pace. */
+void status_make(struct status *status, const struct live_job *job, const struct rates *rates);
 void status_release(struct status *status);
 
 #endif

@@ -29,6 +29,7 @@
 
 #include "common/log.h"
 #include "common/memory.h"
+#include "coordinator/queue_view.h"
 #include "coordinator/records.h"
 #include "coordinator/status.h"
 
@@ -151,7 +152,7 @@ static int queue_status(struct view *view, const struct live_job *job, struct er
     char created_ms[24], expiry[24], rank[8], step[16], steps[16], progress[16];
     bool final = job_state_final(job->state);
 
-    status_make(&status, job);
+    status_make(&status, job, view->options.rates);
     clock_iso8601(job->created_at_ms, created);
     snprintf(created_ms, sizeof created_ms, "%" PRId64, job->created_at_ms);
     snprintf(expiry, sizeof expiry, "%" PRId64,
@@ -406,7 +407,9 @@ static int serve(struct view *view, struct err *err)
     int rc = 0;
 
     if (now_ms >= view->next_check_ms) {
-        if ((rc = check(view, err)) < 0)
+        if ((rc = check(view, err)) < 0 ||
+            (rc = queue_view_write(view->options.redis, view->options.ledger, view->options.rates,
+                                   err)) < 0)
             return rc;
         view->next_check_ms = now_ms + VIEW_CHECK_MS;
     }

@@ -15,6 +15,7 @@
 #include "common/kafka.h"
 #include "common/redis.h"
 #include "coordinator/ledger.h"
+#include "coordinator/rates.h"
 
 #define VIEW_CHECK_MS  1000  /* between two looks at unclip:view */
 #define VIEW_SLICE     128   /* statuses in one pipeline */
@@ -27,10 +28,11 @@ struct view; /* opaque; used by the coordinator's one thread */
 typedef int view_each_fn(void *context, const struct kafka_record *record, struct err *err);
 
 struct view_options {
-    struct redis *redis;   /* borrowed */
-    struct ledger *ledger; /* borrowed */
-    struct clock *clock;   /* borrowed */
-    int64_t ttl_ms;        /* of an ended job's status */
+    struct redis *redis;       /* borrowed */
+    struct ledger *ledger;     /* borrowed */
+    const struct rates *rates; /* borrowed */
+    struct clock *clock;       /* borrowed */
+    int64_t ttl_ms;            /* of an ended job's status */
     /* Calls `each` for every result of the partition; kafka_replay() or a test's. */
     int (*replay)(void *context, int partition, view_each_fn *each, void *each_context,
                   struct err *err);

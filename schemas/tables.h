@@ -62,6 +62,8 @@
     X(REDIS_KEY_JOBS, "unclip:jobs", "zset", "ids of recent jobs, scored by created_at in ms")     \
     X(REDIS_KEY_VIEW, "unclip:view", "hash",                                                       \
       "partition: up to when (ms) the statuses of ended jobs are all in Redis")                    \
+    X(REDIS_KEY_QUEUE, "unclip:queue", "hash",                                                     \
+      "PARTITION:CLASS:FIELD, the fields of QUEUE_FIELD_TABLE: how the lines stand, each second")  \
     X(REDIS_KEY_EMBED_TEXT, "unclip:embed:text:%s", "string",                                      \
       "a prompt's embedding and token states (safetensors), by a SHA-256 of model and text")       \
     X(REDIS_KEY_EMBED_PRIOR, "unclip:embed:prior:%s", "string",                                    \
@@ -79,6 +81,7 @@
     X("size", "pixels a side")                                                                     \
     X("seed", "picture i has seed + i")                                                            \
     X("class", "interactive or bulk")                                                              \
+    X("client", "of the job; empty if none")                                                       \
     X("created_at", "ISO 8601, UTC, milliseconds")                                                 \
     X("updated_at", "the same")                                                                    \
     X("finished_at", "the same; empty until then")                                                 \
@@ -96,6 +99,17 @@
     X("error_message", "the same")                                                                 \
     X("attempts", "how often pictures were tried again")                                           \
     X("retry_at", "ISO 8601: when the next one is; empty when none waits for it")                  \
-    X("partition", "the job's home")
+    X("partition", "the job's home")                                                               \
+    X("queue_ticket", "accepted: the round it waits for; queued: so many were admitted before it") \
+    X("work_ms", "computing left for the picture that is furthest behind; empty if not known")
+
+/*  X(identifier, name, meaning): the fields of REDIS_KEY_QUEUE, of a partition and class. */
+#define QUEUE_FIELD_TABLE(X)                                                                       \
+    X(QUEUE_ROUND, "round", "the round that runs; each serves every waiting client one picture")   \
+    X(QUEUE_CLIENTS, "clients", "that wait")                                                       \
+    X(QUEUE_WAITING, "waiting", "pictures that wait for admission")                                \
+    X(QUEUE_IN_FLIGHT, "in_flight", "pictures that are admitted and have not ended")               \
+    X(QUEUE_ENDED, "ended", "pictures that were admitted and have ended")                          \
+    X(QUEUE_INTERVAL_MS, "interval_ms", "between the ends of two pictures; empty if not known")
 
 #endif

@@ -10,6 +10,7 @@
 #include <cmocka.h>
 
 #include "client/progress.h"
+#include "client/queue_place.h"
 #include "client/status_hash.h"
 
 #define ROUTE                                                                                      \
@@ -54,6 +55,51 @@ static void test_fields_are_typed(void **state)
                         ",\"timings\":{\"text-encode\":12.5}}");
     assert_int_equal(status_state(status), JOB_RUNNING);
     free(text);
+    json_decref(status);
+}
+
+static json_t *placed(const char *state, const char *ticket, const char *work,
+                      const struct queue_numbers *numbers)
+{
+    json_t *status = status_of(
+        (const char *const[]){"state", state, "images_total", "2", "images_done", "0",
+                              "images_failed", "0", "queue_ticket", ticket, "work_ms", work, NULL});
+    queue_place(status, numbers, 1769862896789LL);
+    return status;
+}
+
+static void assert_place(const char *state, const char *ticket, const char *work,
+                         const struct queue_numbers *numbers, int64_t position, int64_t eta)
+{
+    json_t *status = placed(state, ticket, work, numbers);
+    const json_t *found = json_object_get(status, "queue_position");
+    const json_t *eta_ms = json_object_get(status, "eta_ms");
+    assert_int_equal(found ? json_integer_value(found) : -1, position);
+    assert_int_equal(eta_ms ? json_integer_value(eta_ms) : -1, eta);
+    json_decref(status);
+}
+
+static void test_place_in_the_queue(void **state)
+{
+    /* round 10, 3 clients with 500 pictures, 16 in flight, 40 ended, one each 100 ms */
+    const struct queue_numbers numbers = {{10, 3, 500, 16, 40, 100}};
+    const struct queue_numbers nothing = {{-1, -1, -1, -1, -1, -1}};
+    struct queue_numbers unpaced = numbers;
+    (void)state;
+    assert_place("accepted", "30", "", &numbers, 60 + 16, (76 + 2) * 100);
+    assert_place("accepted", "9", "", &numbers, 16, 1800);
+    assert_place("accepted", "4000", "", &numbers, 498 + 16, 51600);
+    assert_place("accepted", "9223372036854775807", "", &numbers, 498 + 16, 51600);
+    assert_place("queued", "50", "", &numbers, 10, 1200);
+    assert_place("queued", "30", "", &numbers, 0, 200);
+    assert_place("queued", "30", "5000", &numbers, 0, 5000); /* its own computing takes longer */
+    assert_place("running", "", "50", &numbers, -1, 200);
+    assert_place("running", "", "", &nothing, -1, -1);
+    assert_place("accepted", "30", "70", &nothing, -1, 70);
+    unpaced.of[QUEUE_INTERVAL_MS] = -1;
+    assert_place("queued", "50", "", &unpaced, 10, -1);
+    json_t *status = placed("queued", "50", "", &numbers);
+    assert_string_equal(status_text(status, "eta_at"), "2026-01-31T12:34:57.989Z");
     json_decref(status);
 }
 
@@ -166,6 +212,7 @@ static void test_lines(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_place_in_the_queue),
         cmocka_unit_test(test_fields_are_typed),
         cmocka_unit_test(test_bars),
         cmocka_unit_test(test_ended),

@@ -94,6 +94,13 @@ static void redis_keys(void **state)
     assert_int_equal(strlen(redis_key(REDIS_KEY_EMBED_PRIOR, id, key)), 19 + JOB_ID_MAX);
 }
 
+static void queue_fields(void **state)
+{
+    (void)state;
+    char field[QUEUE_FIELD_SIZE];
+    assert_string_equal(queue_field(3, CLASS_BULK, QUEUE_IN_FLIGHT, field), "3:bulk:in_flight");
+}
+
 static void job_ids(void **state)
 {
     (void)state;
@@ -150,6 +157,9 @@ static void the_document_names_everything(void **state)
 #define X(name, meaning) assert_documented("`", name, "`");
     JOB_FIELD_TABLE(X)
 #undef X
+#define X(id, name, meaning) assert_documented("`", name, "`");
+    QUEUE_FIELD_TABLE(X)
+#undef X
     assert_documented("`", TOPIC_TASKS_PREFIX "STAGE", "`");
     assert_documented("`", TOPIC_TASKS_PREFIX "STAGE" TOPIC_BULK_SUFFIX, "`");
 #define X(id, format, type, meaning)                                                               \
@@ -181,6 +191,7 @@ int main(void)
         cmocka_unit_test(topics),
         cmocka_unit_test(all_pairs_of_states),
         cmocka_unit_test(redis_keys),
+        cmocka_unit_test(queue_fields),
         cmocka_unit_test(job_ids),
         cmocka_unit_test(the_document_names_everything),
         cmocka_unit_test(the_document_has_the_error_codes),

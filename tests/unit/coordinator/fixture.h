@@ -32,6 +32,7 @@ struct fixture {
     struct planner planner;
     struct retry retry;
     struct handler handler;
+    struct rates rates;
     struct outbox outboxes[OUTBOXES_MAX]; /* of the records since the last fixture_commit() */
     size_t records;
     int64_t now_ms, offset;
@@ -51,7 +52,7 @@ static inline void fixture_init(struct fixture *fixture)
     fixture->planner.seed = fixture_seed;
     fixture->retry = (struct retry){.limit = 2, .base_ms = 1000, .max_ms = 60000, .state = 1};
     fixture->handler = (struct handler){fixture->ledger, &fixture->planner, "coordinator-0",
-                                        &fixture->retry};
+                                        &fixture->retry, &fixture->rates};
     fixture->now_ms = NOW;
 }
 

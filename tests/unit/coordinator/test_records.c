@@ -26,8 +26,8 @@ static struct kafka_record record_of(const struct kafka_output *output)
 static void assert_same_status(const struct live_job *a, const struct live_job *b)
 {
     struct status x, y;
-    status_make(&x, a);
-    status_make(&y, b);
+    status_make(&x, a, NULL);
+    status_make(&y, b, NULL);
     assert_int_equal(x.count, y.count);
     for (size_t i = 0; i < x.count; i++) {
         assert_string_equal(x.names[i], y.names[i]);

@@ -56,6 +56,7 @@ static void coordinator_start(struct world *w)
     fixture_init(&w->f);
     w->view = view_new(&(struct view_options){.redis = w->redis,
                                               .ledger = w->f.ledger,
+                                              .rates = &w->f.rates,
                                               .clock = &w->clock,
                                               .ttl_ms = TTL_MS,
                                               .replay = replay,
@@ -186,6 +187,58 @@ static void test_a_job_is_shown(void **state)
     assert_field(w, "heart", "stage", "prior");
     assert_field(w, "heart", "steps", "25");
     assert_field(w, "nobody", "state", "(nil)");
+}
+
+static void assert_queue(struct world *w, const char *name, const char *wanted)
+{
+    struct redis_reply *reply = NULL;
+    struct err err;
+    assert_int_equal(redis_commandf(w->redis, &reply, &err, "HGET unclip:queue %s", name), 0);
+    assert_string_equal(reply->kind == REDIS_BYTES ? reply->bytes : "(nil)", wanted);
+    redis_reply_free(reply);
+}
+
+/* Another coordinator, whose partitions let so many pictures in at a time. */
+static void start_bounded(struct world *w, int in_flight)
+{
+    coordinator_stop(w);
+    coordinator_start(w);
+    ledger_partition_drop(w->f.ledger, HOME);
+    ledger_bound(w->f.ledger, &(struct admission_bounds){{in_flight, in_flight}, 100, 100});
+    ledger_partition_add(w->f.ledger, HOME);
+}
+
+static void test_the_queue_is_shown(void **state)
+{
+    struct world *w = *state;
+    start_bounded(w, 1);
+    send_job(&w->f, "a", HEARTS);
+    send_job(&w->f, "b", HEARTS);
+    send_job(&w->f, "c", HEARTS);
+    commit(w);
+    pass(w, 2000);
+    assert_queue(w, "3:interactive:waiting", "5");
+    assert_queue(w, "3:interactive:clients", "1");
+    assert_queue(w, "3:interactive:in_flight", "1");
+    assert_queue(w, "3:interactive:ended", "0");
+    assert_queue(w, "3:interactive:interval_ms", "");
+    assert_queue(w, "3:bulk:waiting", "0");
+    assert_queue(w, "3:interactive:round", "1");
+    assert_field(w, "a", "queue_ticket", "0");
+    assert_field(w, "a", "work_ms", "");
+    assert_field(w, "b", "queue_ticket", "2");
+    assert_field(w, "c", "queue_ticket", "4");
+    finish_stage(&w->f, "a", 0, STAGE_TEXT_ENCODE);
+    send_event(&w->f, "picture-failed", "a", 0, STAGE_PRIOR, FAILED);
+    commit(w);
+    pass(w, 1000);
+    assert_field(w, "a", "queue_ticket", "");
+    assert_queue(w, "3:interactive:ended", "1");
+    assert_queue(w, "3:interactive:interval_ms", "2000");
+    run_command(w, "FLUSHALL");
+    pass(w, 1000);
+    pass(w, 1000);
+    assert_queue(w, "3:interactive:waiting", "4");
 }
 
 static void test_workers_progress_stays(void **state)
@@ -339,6 +392,7 @@ int main(void)
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
         TEST(test_a_job_is_shown),
+        TEST(test_the_queue_is_shown),
         TEST(test_workers_progress_stays),
         TEST(test_ended_jobs_expire),
         TEST(test_rank_never_falls),

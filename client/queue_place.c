@@ -1,0 +1,100 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Positions and estimates. */
+#include "client/queue_place.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "client/status_hash.h"
+#include "common/clock.h"
+
+static int64_t at_least(int64_t least, int64_t number)
+{
+    return number > least ? number : least;
+}
+
+static int64_t at_most(int64_t most, int64_t number)
+{
+    return number < most ? number : most;
+}
+
+/* Rounds to go, each with a picture of every client, but no more than what waits besides it; and
+   what is in flight goes before. */
+static int64_t position_accepted(int64_t ticket, int64_t own, const struct queue_numbers *numbers)
+{
+    int64_t rounds = at_least(0, ticket - numbers->of[QUEUE_ROUND]);
+    int64_t others = at_least(0, numbers->of[QUEUE_WAITING] - own);
+    int64_t clients = at_least(1, numbers->of[QUEUE_CLIENTS]);
+    int64_t ahead = rounds > others / clients ? others : rounds * clients;
+    return at_most(ahead, others) + at_least(0, numbers->of[QUEUE_IN_FLIGHT]);
+}
+
+/* -1: not known. */
+static int64_t position_of(const json_t *status, const struct queue_numbers *numbers)
+{
+    const json_t *ticket = json_object_get(status, "queue_ticket");
+    if (!json_is_integer(ticket) || numbers->of[QUEUE_ROUND] < 0 || numbers->of[QUEUE_ENDED] < 0)
+        return -1;
+    if (status_state(status) == JOB_ACCEPTED)
+        return position_accepted(json_integer_value(ticket), status_int(status, "images_total"),
+                                 numbers);
+    return at_least(0, json_integer_value(ticket) - numbers->of[QUEUE_ENDED]);
+}
+
+/* The pictures ahead and its own at the present pace, but no less than its computing takes. */
+static int64_t eta_of(const json_t *status, const struct queue_numbers *numbers, int64_t position)
+{
+    const json_t *work = json_object_get(status, "work_ms");
+    int64_t own = status_int(status, "images_total") - status_int(status, "images_done") -
+                  status_int(status, "images_failed");
+    int64_t interval = numbers->of[QUEUE_INTERVAL_MS];
+    int64_t by_pace = interval < 0 ? -1 : (at_least(0, position) + own) * interval;
+    return at_least(by_pace, json_is_integer(work) ? json_integer_value(work) : -1);
+}
+
+void queue_place(json_t *status, const struct queue_numbers *numbers, int64_t now_ms)
+{
+    char at[CLOCK_ISO_SIZE];
+    int64_t position = position_of(status, numbers);
+    int64_t eta = eta_of(status, numbers, position);
+
+    if (position >= 0)
+        json_object_set_new(status, "queue_position", json_integer(position));
+    if (eta < 0)
+        return;
+    clock_iso8601(now_ms + eta, at);
+    json_object_set_new(status, "eta_ms", json_integer(eta));
+    json_object_set_new(status, "eta_at", json_string(at));
+}
+
+static int64_t number_of(const struct redis_reply *reply, size_t i)
+{
+    const char *text =
+        i < reply->count && reply->items[i].kind == REDIS_BYTES ? reply->items[i].bytes : "";
+    return *text ? strtoll(text, NULL, 10) : -1;
+}
+
+int queue_place_fetch(struct redis *redis, json_t *status, int64_t now_ms, struct err *err)
+{
+    char key[REDIS_KEY_SIZE], names[QUEUE_FIELD_COUNT][QUEUE_FIELD_SIZE];
+    struct redis_arg args[2 + QUEUE_FIELD_COUNT] = {REDIS_STRING("HMGET")};
+    struct redis_reply *reply = NULL;
+    struct queue_numbers numbers;
+    enum task_class task_class;
+
+    if (job_state_final(status_state(status)) ||
+        !task_class_parse(status_text(status, "class"), &task_class))
+        return 0;
+    args[1] = REDIS_STRING(redis_key(REDIS_KEY_QUEUE, NULL, key));
+    for (enum queue_field i = 0; i < QUEUE_FIELD_COUNT; i++)
+        args[2 + i] = REDIS_STRING(
+            queue_field((int)status_int(status, "partition"), task_class, i, names[i]));
+    int rc = redis_command(redis, args, 2 + QUEUE_FIELD_COUNT, &reply, err);
+    if (rc < 0)
+        return rc;
+    for (int i = 0; i < QUEUE_FIELD_COUNT; i++)
+        numbers.of[i] = number_of(reply, (size_t)i);
+    redis_reply_free(reply);
+    queue_place(status, &numbers, now_ms);
+    return 0;
+}

@@ -780,35 +780,6 @@ static void model_label(const void *context, unsigned label, char text[CHECKER_L
 #pragma GCC diagnostic pop
 }
 
-static void show_log(const struct state *state, enum topic topic, const char *name, FILE *out)
-{
-    static const char *const kinds[2][4] = {{"submit", "other", "cancel", ""},
-                                            {"stage-finished", "finished", "failed", "dropped"}};
-    fprintf(out, "       %-7s committed to %d:", name, state->committed[topic]);
-    for (int i = 0; i < state->length[topic]; i++) {
-        uint8_t record = state->logs[topic][i];
-        fprintf(out, " %d/%d%s%s%s", record_job(record), record_picture(record),
-                topic <= EVENTS ? " " : "",
-                topic <= EVENTS ? kinds[topic][record_kind(record)] : "",
-                record_owner(record) < 0 ? "" : " (open)");
-        fputc(i + 1 < state->length[topic] ? ',' : ' ', out);
-    }
-    fputc('\n', out);
-}
-
-static void model_show(const void *context, const void *memory, FILE *out)
-{
-    static const char *const lives[] = {"absent", "accepted", "queued", "running", "ended"};
-    static const char *const names[] = {"jobs", "events", "first", "last"};
-    const struct bounds *bounds = context;
-    const struct state *state = memory;
-    for (enum topic topic = 0; topic < TOPICS; topic++)
-        show_log(state, topic, names[topic], out);
-    for (int job = 0; job < bounds->jobs; job++)
-        fprintf(out, "       job %d: %s in Kafka, %s in Redis, %d results\n", job,
-                lives[life_of(state->kafka[job])], lives[state->redis[job]], state->results[job]);
-}
-
 const struct model protocol_model = {
     .state_size = sizeof(struct state),
     .initial = model_initial,
@@ -816,5 +787,5 @@ const struct model protocol_model = {
     .violation = model_violation,
     .goal = model_goal,
     .label = model_label,
-    .show = model_show,
+    .show = state_show,
 };

@@ -133,6 +133,9 @@ void produce(struct turn *turn, int i);
 void txn_commit(struct turn *turn, int i);
 void offset_commit(struct state *state, int i);
 
+/* For the end of a trace: the logs, and each job. `context` is a struct bounds. */
+void state_show(const void *context, const void *memory, FILE *out);
+
 /* Notes the first thing that is wrong. Returns `wrong`. */
 bool wrong_if(struct state *state, bool wrong, enum wrong what);
 /* A mutation's first of two transactions is being made for member i. */

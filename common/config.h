@@ -67,6 +67,8 @@ enum config_kind { CONFIG_STRING, CONFIG_INTEGER, CONFIG_FLAG };
       "how long a finished job's status stays in Redis")                                           \
     X(cache_ttl_s, "cache-ttl", CONFIG_INTEGER, "604800", 60, 31536000, "s", CONFIG_WORKER,        \
       "how long an embedding stays in the Redis cache")                                            \
+    X(death_limit, "death-limit", CONFIG_INTEGER, "3", 1, 100, "deaths", CONFIG_WORKER,            \
+      "a task whose worker died so often while it ran is not run again, and fails")                \
     X(retry_limit, "retry-limit", CONFIG_INTEGER, "5", 0, 100, "tries", CONFIG_COORDINATOR,        \
       "how often a picture is tried again at one stage")                                           \
     X(retry_base_ms, "retry-base-ms", CONFIG_INTEGER, "1000", 1, 3600000, "ms",                    \

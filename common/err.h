@@ -28,6 +28,7 @@
     X(ERR_EXPIRED, "expired", false, "the job's deadline has passed")                              \
     X(ERR_QUOTA_EXCEEDED, "quota_exceeded", true, "as many jobs wait as may, of all or a client's")  \
     X(ERR_COMPUTE, "compute_failed", false, "the model's computation failed or is not finite")     \
+    X(ERR_WORKER_DIED, "worker_died", false, "the task ended its worker, again and again")         \
     X(ERR_OUT_OF_MEMORY, "out_of_memory", true, "an allocation of a tensor or picture failed")     \
     X(ERR_IO, "io_error", true, "a file could not be read or written")                             \
     X(ERR_KAFKA, "kafka_error", true, "Kafka refused or did not answer")                           \

@@ -68,6 +68,9 @@
       "a prompt's embedding and token states (safetensors), by a SHA-256 of model and text")       \
     X(REDIS_KEY_EMBED_PRIOR, "unclip:embed:prior:%s", "string",                                    \
       "a prior's image embedding (safetensors), by a SHA-256 of model, text, seed and settings")   \
+    X(REDIS_KEY_STARTED, "unclip:started:%s", "string",                                            \
+      "how often a task, JOB/IMAGE.STAGE, was started and its worker then died; while it runs, one " \
+      "more")                                                                                      \
     X(REDIS_KEY_STAGE, "unclip:stage:%s", "hash",                                                  \
       "a stage's counters: tasks, batches, failures, cache_hits, computed, compute_ms")
 

@@ -88,8 +88,9 @@ static size_t choose(const struct batcher *batcher, bool *chosen)
     const struct batch_entry *lead = true_leader(batcher);
     size_t count = 0;
     for (size_t i = 0; i < batcher->count; i++) {
-        const struct task *task = batcher->waiting[i].task;
-        bool fits = !task || task == lead->task || task_compatible(task, lead->task);
+        const struct batch_entry *entry = &batcher->waiting[i];
+        bool fits = !entry->task || entry == lead ||
+                    (!entry->alone && !lead->alone && task_compatible(entry->task, lead->task));
         chosen[i] = fits && !blocked(batcher, chosen, i);
         count += chosen[i];
     }

@@ -7,6 +7,8 @@
  * once one task stays behind, all later ones of its partition do, so that what is handed out is
  * always a prefix of what was pulled of each partition, as kafka_commit() demands.
  *
+ * A task that is `alone` shares its pass with no other.
+ *
  * Interactive tasks come first, but for the bulk share: that many of 100 batches, evenly spread,
  * prefer bulk tasks. A batch whose class runs out is filled up with the other one's.
  */
@@ -22,6 +24,7 @@
 struct batch_entry {
     const struct task *task; /* borrowed; NULL: needs no pass and joins any batch */
     enum task_class task_class;
+    bool alone;        /* its pass is its own */
     const char *topic; /* borrowed; with partition, what the order is kept within */
     int32_t partition;
     int64_t since_ms; /* when it was pulled */

@@ -36,6 +36,9 @@ struct parcel {
     struct err err;
     atomic_bool abandoned; /* set by the Kafka thread while another computes: not ours any more */
     bool cache_hit, computed;
+    bool looked;  /* deaths.h was asked for its count */
+    bool counted; /* in Redis, as started; both are the Kafka thread's, as is the next */
+    int deaths;   /* how often its worker has died before; 0 where it is not known */
 
     double queue_ms, compute_ms; /* as in the event */
     int batch;

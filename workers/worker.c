@@ -23,6 +23,7 @@
 #include "workers/batch.h"
 #include "workers/compute.h"
 #include "workers/counters.h"
+#include "workers/deaths.h"
 
 #define IDLE_MS 1000 /* longest sleep */
 
@@ -35,6 +36,7 @@ struct worker {
     struct storage *storage;
     struct redis *redis; /* the counters' connection */
     bool redis_away;
+    struct deaths deaths; /* on the same connection */
     struct compute *compute;
     struct batcher batcher;
     struct work *busy; /* borrowed: in the compute thread's hands */
@@ -95,8 +97,32 @@ static void drop_revoked(struct worker *worker)
         parcel_free(gone[i]);
     free(gone);
     for (size_t i = 0; worker->busy && i < worker->busy->count; i++)
-        if (parcel_gone(worker, worker->busy->parcels[i]))
+        if (parcel_gone(worker, worker->busy->parcels[i])) {
             atomic_store(&worker->busy->parcels[i]->abandoned, true);
+            deaths_take_back(&worker->deaths, &worker->busy->parcels[i], 1);
+        }
+}
+
+/* Asks of each newly pulled task whether its worker has died before. */
+static void find_suspects(struct worker *worker)
+{
+    struct batcher *batcher = &worker->batcher;
+    struct parcel **parcels = xcalloc(batcher->capacity, sizeof(struct parcel *));
+    size_t count = 0;
+    for (size_t i = 0; i < batcher->count; i++) {
+        struct parcel *parcel = batcher->waiting[i].payload;
+        if (!parcel->looked)
+            parcels[count++] = parcel;
+        parcel->looked = true;
+    }
+    deaths_look(&worker->deaths, parcels, count);
+    for (size_t i = 0; count > 0 && i < batcher->count; i++) {
+        const struct parcel *parcel = batcher->waiting[i].payload;
+        batcher->waiting[i].alone = parcel->deaths > 0;
+        if (parcel->outcome == OUTCOME_FAILED)
+            batcher->waiting[i].task = NULL;
+    }
+    free(parcels);
 }
 
 static void add(struct worker *worker, struct kafka_record *record, enum task_class task_class)
@@ -149,6 +175,7 @@ static bool dispatch(struct worker *worker)
         work->parcels[work->count++] = taken[i];
     free(taken);
     worker->busy = work;
+    deaths_count(&worker->deaths, work->parcels, work->count);
     compute_submit(worker->compute, work);
     return true;
 }
@@ -202,8 +229,10 @@ static void settle(struct worker *worker, const struct work *work, const struct 
     struct err err = {0};
     for (size_t i = 0; i < work->count; i++) {
         const struct parcel *parcel = work->parcels[i];
-        if (units[i].lost)
+        if (units[i].lost) {
+            deaths_take_back(&worker->deaths, &work->parcels[i], 1);
             continue;
+        }
         count_parcel(&counters, parcel);
         if (parcel->outcome == OUTCOME_FAILED)
             say_failed(parcel);
@@ -212,6 +241,7 @@ static void settle(struct worker *worker, const struct work *work, const struct 
         if (parcel_clear(parcel, worker->storage, &err))
             log_warn("a task's tensors stay behind: %s", err.text);
     }
+    deaths_clear(&worker->deaths, work->parcels, work->count);
     count(worker, &counters);
 }
 
@@ -270,6 +300,7 @@ static int turn(struct worker *worker, struct err *err)
         worker->busy = NULL;
     int rc = pull(worker, err);
     drop_revoked(worker);
+    find_suspects(worker);
     bool dispatched = !rc && dispatch(worker);
     if (done && !rc)
         return commit(worker, done, err);
@@ -332,6 +363,8 @@ static int start(struct worker *worker, struct shard *shard, struct models *mode
         (rc = redis_open(&worker->redis, config->redis, worker->clock, err)) ||
         (rc = kafka_start(worker, err)))
         return rc;
+    worker->deaths = (struct deaths){
+        .redis = worker->redis, .stage = worker->stage, .limit = (int)config->death_limit};
     struct compute_options options = {.stage = worker->stage,
                                       .worker = worker->name,
                                       .redis = config->redis,

@@ -75,6 +75,31 @@ static void linger_counts_from_the_first(void **state)
     batcher_release(&batcher);
 }
 
+/* Neither with others of its kind nor with anyone; the order within its partition stays. */
+static void suspects_go_alone(void **state)
+{
+    (void)state;
+    struct batcher batcher;
+    void *taken[8];
+    batcher_init(&batcher, 8, LINGER_MS, 20);
+    struct task *first = add(&batcher, CLASS_INTERACTIVE, 0, 25, 0);
+    struct task *suspect = add(&batcher, CLASS_INTERACTIVE, 0, 25, 0);
+    struct task *behind = add(&batcher, CLASS_INTERACTIVE, 0, 25, 0);
+    struct task *other = add(&batcher, CLASS_INTERACTIVE, 1, 25, 0);
+    struct task *second = add(&batcher, CLASS_INTERACTIVE, 2, 25, 0);
+    batcher.waiting[1].alone = batcher.waiting[4].alone = true;
+    assert_int_equal(batcher_take(&batcher, taken), 2);
+    assert_ptr_equal(taken[0], first);
+    assert_ptr_equal(taken[1], other);
+    assert_int_equal(batcher_take(&batcher, taken), 1);
+    assert_ptr_equal(taken[0], suspect);
+    assert_int_equal(batcher_take(&batcher, taken), 1);
+    assert_ptr_equal(taken[0], behind);
+    assert_int_equal(batcher_take(&batcher, taken), 1);
+    assert_ptr_equal(taken[0], second);
+    batcher_release(&batcher);
+}
+
 static void full_batch_waits_for_nothing(void **state)
 {
     (void)state;
@@ -278,6 +303,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(nothing_waits),
         cmocka_unit_test(linger_counts_from_the_first),
+        cmocka_unit_test(suspects_go_alone),
         cmocka_unit_test(full_batch_waits_for_nothing),
         cmocka_unit_test(order_within_a_partition),
         cmocka_unit_test(company_across_partitions),

@@ -53,7 +53,8 @@ def with_sizes_of(preset: Preset, model: Path) -> Preset:
         prior=replace(preset.prior, layers=prior["num_layers"], heads=prior["num_attention_heads"]),
         decoder=replace(
             preset.decoder, channels=tuple(decoder["block_out_channels"]), blocks=decoder["layers_per_block"],
-            context=proj["cross_attention_dim"], head=decoder["attention_head_dim"], prediction=schedule["prediction_type"],
+            context=proj["cross_attention_dim"], head=decoder["attention_head_dim"],
+            groups=decoder["norm_num_groups"], prediction=schedule["prediction_type"],
         ),
         upsampler_1=with_channels_of(preset.upsampler_1, settings(model, "super_res_first")),
         upsampler_2=with_channels_of(preset.upsampler_2, settings(model, "super_res_1024_first")),
@@ -61,7 +62,10 @@ def with_sizes_of(preset: Preset, model: Path) -> Preset:
 
 
 def with_channels_of(upsampler: Upsampler, config: dict) -> Upsampler:
-    return replace(upsampler, channels=tuple(config["block_out_channels"]), blocks=config["layers_per_block"])
+    return replace(
+        upsampler, channels=tuple(config["block_out_channels"]), blocks=config["layers_per_block"],
+        groups=config["norm_num_groups"],
+    )
 
 
 def with_steps_of(preset: Preset, model: Path) -> Preset:

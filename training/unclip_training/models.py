@@ -57,7 +57,7 @@ def decoder(config: Decoder, embedding: int) -> UNet2DConditionModel:
         sample_size=64, in_channels=3, out_channels=6, block_out_channels=config.channels, layers_per_block=config.blocks,
         down_block_types=tuple(down), mid_block_type="UNetMidBlock2DSimpleCrossAttn", up_block_types=tuple(up),
         cross_attention_dim=config.context, attention_head_dim=config.head, class_embed_type="identity",
-        resnet_time_scale_shift="scale_shift",
+        resnet_time_scale_shift="scale_shift", norm_num_groups=config.groups,
     )
 
 
@@ -66,5 +66,5 @@ def upsampler(config: Upsampler, size: int) -> UNet2DModel:
     return UNet2DModel(
         sample_size=size, in_channels=6, out_channels=3, block_out_channels=config.channels, layers_per_block=config.blocks,
         down_block_types=("ResnetDownsampleBlock2D",) * levels, up_block_types=("ResnetUpsampleBlock2D",) * levels,
-        add_attention=False, resnet_time_scale_shift="scale_shift",
+        add_attention=False, resnet_time_scale_shift="scale_shift", norm_num_groups=config.groups,
     )

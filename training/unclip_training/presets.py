@@ -97,6 +97,7 @@ class Decoder:
     blocks: int = 1  # of each level
     context: int = 256
     head: int = 32
+    groups: int = 8  # of each norm; a channel to itself would lose its level, and with it plain colours
     prediction: Prediction = "sample"
     embedding_drop: float = 0.1
     text_drop: float = 0.5
@@ -113,8 +114,9 @@ class Upsampler:
     run: Run
     channels: tuple[int, ...] = (32, 32, 64, 64)
     blocks: int = 1
+    groups: int = 8
     prediction: Prediction = "sample"
-    crop: int = 64
+    crop: int = 128  # norms see whole pictures in use: the less of one they learn from, the more colours drift
     steps: int = 7
 
 
@@ -142,8 +144,8 @@ TINY = Preset(
     Prior(Run(batch=256, rate=6e-4, minutes=40)),
     ArPrior(Run(batch=256, rate=6e-4, minutes=40)),
     Decoder(Run(batch=32, rate=8e-4, minutes=1020, ema=0.9995)),
-    Upsampler(Run(batch=16, rate=8e-4, minutes=120)),
-    Upsampler(Run(batch=16, rate=8e-4, minutes=120), steps=4),
+    Upsampler(Run(batch=8, rate=8e-4, minutes=120)),
+    Upsampler(Run(batch=8, rate=8e-4, minutes=120), steps=4),
 )
 
 SMALL = Preset(
@@ -154,8 +156,8 @@ SMALL = Preset(
     Prior(Run(batch=2048, rate=8e-4, minutes=2), scenes=300_000),
     ArPrior(Run(batch=1024, rate=8e-4, minutes=2)),
     Decoder(Run(batch=512, rate=8e-4, minutes=12), channels=(64, 96, 128, 192)),
-    Upsampler(Run(batch=256, rate=1e-3, minutes=3)),
-    Upsampler(Run(batch=256, rate=1e-3, minutes=3), steps=4),
+    Upsampler(Run(batch=64, rate=1e-3, minutes=3)),
+    Upsampler(Run(batch=64, rate=1e-3, minutes=3), steps=4),
 )
 
 BASE = Preset(
@@ -169,8 +171,8 @@ BASE = Preset(
     Prior(Run(batch=4096, rate=8e-4, minutes=1.5), scenes=400_000),
     ArPrior(Run(batch=2048, rate=8e-4, minutes=1.5)),
     Decoder(Run(batch=512, rate=8e-4, minutes=13), channels=(64, 96, 160, 192)),
-    Upsampler(Run(batch=256, rate=1e-3, minutes=2.5)),
-    Upsampler(Run(batch=256, rate=1e-3, minutes=1.5), channels=(32, 32, 32, 64), steps=4),
+    Upsampler(Run(batch=64, rate=1e-3, minutes=2.5)),
+    Upsampler(Run(batch=64, rate=1e-3, minutes=1.5), channels=(32, 32, 32, 64), steps=4),
 )
 
 PRESETS = {preset.name: preset for preset in (TINY, SMALL, BASE)}

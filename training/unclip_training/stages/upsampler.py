@@ -22,7 +22,7 @@ from .degrade import blur_some, bsr
 
 FACTOR = 4
 MARGIN = 16  # pixels drawn around a crop, so that enlarging sees its surroundings
-ANYWHERE = 0.1  # share of crops that need not show anything
+ANYWHERE = 0.25  # share of crops that need not show anything
 
 
 def corners(data: Data, index: Tensor, size: int, side: int, generator: torch.Generator) -> Tensor:

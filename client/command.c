@@ -10,8 +10,9 @@
 #include "common/memory.h"
 
 static const struct command *const commands[] = {
-    &submit_command, &status_command, &watch_command,    &list_command,   &cancel_command,
-    &info_command,   &model_command,  &generate_command, &topics_command, &dlq_command,
+    &submit_command, &status_command, &watch_command, &list_command,
+    &cancel_command, &info_command,   &model_command, &generate_command,
+    &topics_command, &stages_command, &dlq_command,
 };
 #define COMMANDS (sizeof commands / sizeof *commands)
 

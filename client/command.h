@@ -46,7 +46,8 @@ struct command {
 };
 
 extern const struct command submit_command, status_command, watch_command, list_command,
-    cancel_command, generate_command, model_command, info_command, topics_command, dlq_command;
+    cancel_command, generate_command, model_command, info_command, topics_command, dlq_command,
+    stages_command;
 
 const struct command *command_find(const char *name); /* NULL: none */
 const struct command *command_at(size_t index);       /* in the order of help; NULL at the end */

@@ -75,6 +75,8 @@ void progress_from_status(struct progress *progress, const json_t *status)
     snprintf(progress->id, sizeof progress->id, "%s", status_text(status, "id"));
     snprintf(progress->state, sizeof progress->state, "%s", status_text(status, "state"));
     snprintf(progress->words, sizeof progress->words, "%s", status_text(status, "error_message"));
+    if (!*progress->words)
+        snprintf(progress->words, sizeof progress->words, "%s", status_text(status, "waiting"));
     json_array_foreach (route, i, hop)
         if (progress->count < STAGE_COUNT)
             stage_from_status(&progress->stages[progress->count++], hop, status, (int)i, current);
@@ -180,6 +182,8 @@ static void write_head(FILE *out, const struct progress *progress, double eta_s)
         progress_duration(eta_s, eta);
         fprintf(out, "  ETA %s", eta);
     }
+    if (*progress->words)
+        fprintf(out, "  %s", progress->words);
     fputc('\n', out);
 }
 

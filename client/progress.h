@@ -25,7 +25,7 @@ struct stage_progress {
 struct progress {
     char id[JOB_ID_MAX + 1]; /* "" for none */
     char state[16];
-    char words[512]; /* of an error; "" for none */
+    char words[512]; /* of an error, or what it waits for; "" for none */
     struct stage_progress stages[STAGE_COUNT];
     int count;
     double fraction;         /* 0..1, of all pictures and stages */

@@ -52,32 +52,63 @@ static int64_t eta_of(const json_t *status, const struct queue_numbers *numbers,
     return at_least(by_pace, json_is_integer(work) ? json_integer_value(work) : -1);
 }
 
+static bool is_listed(const char *list, const char *name)
+{
+    size_t length = strlen(name);
+    for (const char *at = list; at && (at = strstr(at, name)); at++)
+        if ((at == list || at[-1] == ',') && (!at[length] || at[length] == ','))
+            return true;
+    return false;
+}
+
+/* The first stage, from where the job is on, that has no worker; "" when all have. */
+static const char *missing_stage(const json_t *status, const char *no_worker)
+{
+    bool ahead = false;
+    size_t i;
+    const json_t *hop;
+    json_array_foreach (json_object_get(status, "route"), i, hop) {
+        const char *stage = status_text(hop, "stage");
+        ahead = ahead || strcmp(stage, status_text(status, "stage")) == 0;
+        if (ahead && *stage && is_listed(no_worker, stage))
+            return stage;
+    }
+    return "";
+}
+
 void queue_place(json_t *status, const struct queue_numbers *numbers, int64_t now_ms)
 {
     char at[CLOCK_ISO_SIZE];
+    const char *missing = missing_stage(status, numbers->no_worker);
     int64_t position = position_of(status, numbers);
     int64_t eta = eta_of(status, numbers, position);
 
     if (position >= 0)
         json_object_set_new(status, "queue_position", json_integer(position));
-    if (eta < 0)
+    if (*missing)
+        json_object_set_new(status, "waiting", json_sprintf("no worker for stage %s", missing));
+    if (eta < 0 || *missing)
         return;
     clock_iso8601(now_ms + eta, at);
     json_object_set_new(status, "eta_ms", json_integer(eta));
     json_object_set_new(status, "eta_at", json_string(at));
 }
 
+static const char *text_at(const struct redis_reply *reply, size_t i)
+{
+    return i < reply->count && reply->items[i].kind == REDIS_BYTES ? reply->items[i].bytes : "";
+}
+
 static int64_t number_of(const struct redis_reply *reply, size_t i)
 {
-    const char *text =
-        i < reply->count && reply->items[i].kind == REDIS_BYTES ? reply->items[i].bytes : "";
+    const char *text = text_at(reply, i);
     return *text ? strtoll(text, NULL, 10) : -1;
 }
 
 int queue_place_fetch(struct redis *redis, json_t *status, int64_t now_ms, struct err *err)
 {
     char key[REDIS_KEY_SIZE], names[QUEUE_FIELD_COUNT][QUEUE_FIELD_SIZE];
-    struct redis_arg args[2 + QUEUE_FIELD_COUNT] = {REDIS_STRING("HMGET")};
+    struct redis_arg args[3 + QUEUE_FIELD_COUNT] = {REDIS_STRING("HMGET")};
     struct redis_reply *reply = NULL;
     struct queue_numbers numbers;
     enum task_class task_class;
@@ -89,12 +120,14 @@ int queue_place_fetch(struct redis *redis, json_t *status, int64_t now_ms, struc
     for (enum queue_field i = 0; i < QUEUE_FIELD_COUNT; i++)
         args[2 + i] = REDIS_STRING(
             queue_field((int)status_int(status, "partition"), task_class, i, names[i]));
-    int rc = redis_command(redis, args, 2 + QUEUE_FIELD_COUNT, &reply, err);
+    args[2 + QUEUE_FIELD_COUNT] = REDIS_STRING(QUEUE_NO_WORKER);
+    int rc = redis_command(redis, args, 3 + QUEUE_FIELD_COUNT, &reply, err);
     if (rc < 0)
         return rc;
     for (int i = 0; i < QUEUE_FIELD_COUNT; i++)
         numbers.of[i] = number_of(reply, (size_t)i);
-    redis_reply_free(reply);
+    numbers.no_worker = text_at(reply, QUEUE_FIELD_COUNT);
     queue_place(status, &numbers, now_ms);
+    redis_reply_free(reply);
     return 0;
 }

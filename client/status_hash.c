@@ -212,6 +212,7 @@ void status_print(const json_t *status, FILE *out)
                 status_text(status, "class"));
     print_place(status, out);
     print_queue(status, out);
+    print_row("waiting", status_text(status, "waiting"), out);
     print_pictures(status, out);
     print_timings(status, out);
     print_words(status, out);

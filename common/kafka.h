@@ -177,6 +177,11 @@ int kafka_client_read(struct kafka_client *client, const char *topic, int32_t pa
 int kafka_client_delete(struct kafka_client *client, const char *topic, int32_t partition,
                         int64_t offset, int timeout_ms, struct err *err);
 
+/* How many offsets of the topic the consumer group has not committed yet: records, and the markers
+   of transactions. */
+int kafka_client_lag(struct kafka_client *client, const char *group, const char *topic,
+                     int timeout_ms, int64_t *lag, struct err *err);
+
 const char *kafka_library_version(void);
 
 #endif

@@ -11,13 +11,6 @@
 
 #define POLL_MS 100
 
-struct kafka_client {
-    rd_kafka_t *producer;
-    rd_kafka_conf_t *reader_conf; /* template */
-    char *brokers;
-    char last_error[256]; /* what librdkafka last complained about */
-};
-
 /* The fate of one record, on its sender's stack until the delivery report. */
 struct delivery {
     bool over;
@@ -74,8 +67,8 @@ void kafka_client_close(struct kafka_client *client)
     free(client);
 }
 
-static int client_fail(const struct kafka_client *client, struct err *err, enum err_code code,
-                       const char *what, const char *why)
+int kafka_client_fail(const struct kafka_client *client, struct err *err, enum err_code code,
+                      const char *what, const char *why)
 {
     return err_set(err, code, "%s on Kafka at %s: %s%s%s", what, client->brokers, why,
                    *client->last_error ? "; " : "", client->last_error);
@@ -97,16 +90,17 @@ int kafka_client_send(struct kafka_client *client, const struct kafka_output *ou
     rd_kafka_resp_err_t code;
     int64_t now = kafka_now_ms(), deadline = now + timeout_ms;
     if (kafka_produce(client->producer, output, &delivery, &code))
-        return client_fail(client, err, ERR_KAFKA, "cannot send", rd_kafka_err2str(code));
+        return kafka_client_fail(client, err, ERR_KAFKA, "cannot send", rd_kafka_err2str(code));
     for (; !delivery.over && now < deadline; now = kafka_now_ms())
         rd_kafka_poll(client->producer, (int)(deadline - now < POLL_MS ? deadline - now : POLL_MS));
     if (!delivery.over) {
         delivery_cancel(client, &delivery);
         if (delivery.code)
-            return client_fail(client, err, ERR_TIMEOUT, "cannot send", "no answer in time");
+            return kafka_client_fail(client, err, ERR_TIMEOUT, "cannot send", "no answer in time");
     }
     if (delivery.code)
-        return client_fail(client, err, ERR_KAFKA, "cannot send", rd_kafka_err2str(delivery.code));
+        return kafka_client_fail(client, err, ERR_KAFKA, "cannot send",
+                                 rd_kafka_err2str(delivery.code));
     return 0;
 }
 
@@ -158,9 +152,10 @@ int kafka_client_delete(struct kafka_client *client, const char *topic, int32_t 
 {
     rd_kafka_event_t *event = delete_request(client, topic, partition, offset, timeout_ms);
     if (!event)
-        return client_fail(client, err, ERR_TIMEOUT, "cannot delete records", "no answer in time");
+        return kafka_client_fail(client, err, ERR_TIMEOUT, "cannot delete records",
+                                 "no answer in time");
     const char *why = delete_error(event);
-    int rc = why ? client_fail(client, err, ERR_KAFKA, "cannot delete records", why) : 0;
+    int rc = why ? kafka_client_fail(client, err, ERR_KAFKA, "cannot delete records", why) : 0;
     rd_kafka_event_destroy(event);
     return rc;
 }
@@ -210,7 +205,8 @@ static int partition_count(struct kafka_client *client, const char *name, int ti
     rd_kafka_resp_err_t code = rd_kafka_metadata(client->producer, 0, topic, &metadata, timeout_ms);
     rd_kafka_topic_destroy(topic);
     if (code)
-        return client_fail(client, err, ERR_KAFKA, "cannot read metadata", rd_kafka_err2str(code));
+        return kafka_client_fail(client, err, ERR_KAFKA, "cannot read metadata",
+                                 rd_kafka_err2str(code));
     *partitions = metadata->topic_cnt == 1 ? metadata->topics[0].partition_cnt : 0;
     rd_kafka_metadata_destroy(metadata);
     return 0;
@@ -263,11 +259,12 @@ int kafka_client_create_topics(struct kafka_client *client, const struct kafka_t
 {
     rd_kafka_event_t *event = topics_request(client, specs, count, timeout_ms);
     if (!event)
-        return client_fail(client, err, ERR_TIMEOUT, "cannot create topics", "no answer in time");
+        return kafka_client_fail(client, err, ERR_TIMEOUT, "cannot create topics",
+                                 "no answer in time");
     int rc = 0;
     if (rd_kafka_event_error(event))
-        rc = client_fail(client, err, ERR_KAFKA, "cannot create topics",
-                         rd_kafka_event_error_string(event));
+        rc = kafka_client_fail(client, err, ERR_KAFKA, "cannot create topics",
+                               rd_kafka_event_error_string(event));
     size_t answers = 0;
     const rd_kafka_topic_result_t **results =
         rc ? NULL

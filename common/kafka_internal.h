@@ -6,6 +6,7 @@
  *   kafka.c          the consumer: assignment, lanes, records, idle commits
  *   kafka_txn.c      the transactional producer and its recovery
  *   kafka_replay.c   reading a partition from its beginning
+ *   kafka_lag.c      how far a group is behind
  *   kafka_client.c   the plain producer, reading and deleting without a group, topic creation
  */
 #ifndef UNCLIP_COMMON_KAFKA_INTERNAL_H
@@ -82,6 +83,13 @@ struct kafka {
     void *context;
 };
 
+struct kafka_client {
+    rd_kafka_t *producer;
+    rd_kafka_conf_t *reader_conf; /* template */
+    char *brokers;
+    char last_error[256]; /* what librdkafka last complained about */
+};
+
 /* --- kafka_config.c --- */
 enum kafka_role { KAFKA_CONSUMER = 1, KAFKA_PRODUCER = 2, KAFKA_CLIENT = 4, KAFKA_REPLAYER = 8 };
 /* The table's settings, then the user's, then what must not be changed. *out is owned.
@@ -110,6 +118,10 @@ int kafka_read(const rd_kafka_conf_t *template, const char *topic, int32_t parti
                int deadline_ms,
                int (*each)(void *context, const struct kafka_record *record, struct err *err),
                void *context, struct err *err);
+
+/* --- kafka_client.c --- */
+int kafka_client_fail(const struct kafka_client *client, struct err *err, enum err_code code,
+                      const char *what, const char *why);
 
 /* --- kafka_txn.c --- */
 /* Makes sure that there is a producer whose predecessor's transactions are aborted. */

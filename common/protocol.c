@@ -121,6 +121,22 @@ const char *topic_tasks(enum stage stage, enum task_class task_class)
     return names[stage][task_class];
 }
 
+const char *topic_tasks_group(enum stage stage, enum task_class task_class)
+{
+    static const char *const names[STAGE_COUNT][CLASS_COUNT] = {
+#define X(id, name, steps, weight)                                                                 \
+    [id] = {                                                                                       \
+        [CLASS_INTERACTIVE] = GROUP_PREFIX name,                                                   \
+        [CLASS_BULK] = GROUP_PREFIX name TOPIC_BULK_SUFFIX,                                        \
+    },
+        STAGE_TABLE(X)
+#undef X
+    };
+    CHECK_ENUM(stage, STAGE_COUNT);
+    CHECK_ENUM(task_class, CLASS_COUNT);
+    return names[stage][task_class];
+}
+
 static const char *const state_names[JOB_STATE_COUNT] = {
 #define X(id, name, rank, final) [id] = name,
     JOB_STATE_TABLE(X)

@@ -40,6 +40,8 @@ enum topic {
 const char *topic_name(enum topic topic);
 bool topic_compacted(enum topic topic);
 const char *topic_tasks(enum stage stage, enum task_class task_class);
+/* The consumer group of the stage's workers on that topic: "unclip-decoder.bulk". */
+const char *topic_tasks_group(enum stage stage, enum task_class task_class);
 
 enum job_state {
 #define X(id, ...) id,

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* One HSET a partition, all in one pipeline. */
+/* One HSET a partition, all in one pipeline, and a script for the workers. */
 #include "coordinator/queue_view.h"
 
 #include <inttypes.h>
@@ -39,6 +39,36 @@ static void add_class(struct call *call, const struct ledger *ledger, const stru
     }
 }
 
+/*
+ * KEYS: unclip:queue, unclip:workers. ARGV: 1 the field, 2 the prefix of a worker's key, 3… the
+ * stages. A slot whose sign of life has run out is forgotten.
+ */
+static const char workers_script[] =
+    "local alive, missing = {}, {}\n"
+    "for _, slot in ipairs(redis.call('SMEMBERS', KEYS[2])) do\n"
+    "  local stage = redis.call('HGET', ARGV[2] .. slot, 'stage')\n"
+    "  if stage then alive[stage] = true else redis.call('SREM', KEYS[2], slot) end\n"
+    "end\n"
+    "for i = 3, #ARGV do\n"
+    "  if not alive[ARGV[i]] then table.insert(missing, ARGV[i]) end\n"
+    "end\n"
+    "redis.call('HSET', KEYS[1], ARGV[1], table.concat(missing, ','))\n"
+    "return 1\n";
+
+static int write_missing(struct redis *redis, struct err *err)
+{
+    char queue[REDIS_KEY_SIZE], workers[REDIS_KEY_SIZE], prefix[REDIS_KEY_SIZE];
+    struct redis_arg args[4 + STAGE_COUNT] = {
+        REDIS_STRING(redis_key(REDIS_KEY_QUEUE, NULL, queue)),
+        REDIS_STRING(redis_key(REDIS_KEY_WORKERS, NULL, workers)),
+        REDIS_STRING(QUEUE_NO_WORKER),
+        REDIS_STRING(redis_key(REDIS_KEY_WORKER, "", prefix)),
+    };
+    for (enum stage stage = 0; stage < STAGE_COUNT; stage++)
+        args[4 + stage] = REDIS_STRING(stage_name(stage));
+    return redis_script(redis, workers_script, args, 4 + STAGE_COUNT, 2, NULL, err);
+}
+
 int queue_view_write(struct redis *redis, const struct ledger *ledger, const struct rates *rates,
                      struct err *err)
 {
@@ -60,5 +90,6 @@ int queue_view_write(struct redis *redis, const struct ledger *ledger, const str
             return rc;
         any = true;
     }
-    return any ? redis_flush(redis, err) : 0;
+    int rc = any ? redis_flush(redis, err) : 0;
+    return any && rc == 0 ? write_missing(redis, err) : rc;
 }

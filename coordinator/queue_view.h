@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * How the lines of a coordinator's partitions stand, as unclip:queue: a few numbers a partition and
- * class, of which a reader makes the place of any job (docs/protocol.md, "Place and ETA").
+ * class, of which a reader makes the place of any job (docs/protocol.md, "Place and ETA"); and
+ * which stages have no worker.
  */
 #ifndef UNCLIP_COORDINATOR_QUEUE_VIEW_H
 #define UNCLIP_COORDINATOR_QUEUE_VIEW_H

@@ -32,6 +32,7 @@
 /* Each stage has two more topics: TOPIC_TASKS_PREFIX stage, and the same with TOPIC_BULK_SUFFIX. */
 #define TOPIC_TASKS_PREFIX "unclip.tasks."
 #define TOPIC_BULK_SUFFIX  ".bulk"
+#define GROUP_PREFIX       "unclip-" /* of their consumer groups */
 
 /*  X(identifier, name, rank, final). Rank only rises; docs/protocol.md has the picture. */
 #define JOB_STATE_TABLE(X)                                                                         \
@@ -72,7 +73,10 @@
       "how often a task, JOB/IMAGE.STAGE, was started and its worker then died; while it runs, one " \
       "more")                                                                                      \
     X(REDIS_KEY_STAGE, "unclip:stage:%s", "hash",                                                  \
-      "a stage's counters: tasks, batches, failures, cache_hits, computed, compute_ms")
+      "a stage's counters: tasks, batches, failures, cache_hits, computed, compute_ms")            \
+    X(REDIS_KEY_WORKERS, "unclip:workers", "set", "slots of workers, some of them gone")           \
+    X(REDIS_KEY_WORKER, "unclip:worker:%s", "hash",                                                \
+      "a live worker, by its slot: stage, model, dtype, since, partitions, tasks_per_s")
 
 /*  X(name, meaning): the fields of the hash REDIS_KEY_JOB. Workers add progress:I, one a picture.
  */
@@ -107,6 +111,7 @@
     X("work_ms", "computing left for the picture that is furthest behind; empty if not known")
 
 /*  X(identifier, name, meaning): the fields of REDIS_KEY_QUEUE, of a partition and class. */
+#define QUEUE_NO_WORKER "no_worker" /* a field without partition: stages that have none, by comma */
 #define QUEUE_FIELD_TABLE(X)                                                                       \
     X(QUEUE_ROUND, "round", "the round that runs; each serves every waiting client one picture")   \
     X(QUEUE_CLIENTS, "clients", "that wait")                                                       \

@@ -24,6 +24,7 @@
 #include "workers/compute.h"
 #include "workers/counters.h"
 #include "workers/deaths.h"
+#include "workers/presence.h"
 
 #define IDLE_MS 1000 /* longest sleep */
 
@@ -34,7 +35,8 @@ struct worker {
     struct clock *clock;
     struct kafka *kafka;
     struct storage *storage;
-    struct redis *redis; /* the counters' connection */
+    struct redis *redis; /* the counters' and the presence's connection */
+    struct presence presence;
     bool redis_away;
     struct deaths deaths; /* on the same connection */
     struct compute *compute;
@@ -206,6 +208,13 @@ static void count(struct worker *worker, const struct counters *counters)
     worker->redis_away = rc != 0;
 }
 
+static void show_presence(struct worker *worker)
+{
+    struct err err = {0};
+    if (worker->ready && presence_keep(&worker->presence, worker->partitions, &err) < 0)
+        log_debug("no sign of life is given: %s", err.text);
+}
+
 static void say_retry(const struct parcel *parcel)
 {
     log_warn("%s/%d is tried again: %s", parcel->task.job, parcel->task.image, parcel->err.text);
@@ -234,6 +243,7 @@ static void settle(struct worker *worker, const struct work *work, const struct 
             continue;
         }
         count_parcel(&counters, parcel);
+        presence_count(&worker->presence, 1);
         if (parcel->outcome == OUTCOME_FAILED)
             say_failed(parcel);
         if (parcel->outcome == OUTCOME_RETRY)
@@ -275,8 +285,8 @@ static void say_ready(struct worker *worker)
         log_info("ready: stage %s, slot %lld, %zu partitions, model %s, %s, %d threads, loaded in "
                  "%lld ms",
                  stage_name(worker->stage), (long long)worker->config->slot, partitions,
-                 worker->config->model, worker->dtype == DTYPE_BF16 ? "bf16" : "f32",
-                 worker->threads, (long long)worker->load_ms);
+                 worker->config->model, worker->presence.dtype, worker->threads,
+                 (long long)worker->load_ms);
     worker->ready = true;
     worker->partitions = partitions;
 }
@@ -317,6 +327,7 @@ static int loop(struct worker *worker, struct err *err)
     bool said = false;
     while (!rc && (!stops || worker->busy)) {
         rc = turn(worker, err);
+        show_presence(worker);
         if (stops && !said)
             log_info("stopping%s", worker->busy ? " after the batch in hand" : "");
         said = stops > 0;
@@ -332,15 +343,13 @@ static int kafka_start(struct worker *worker, struct err *err)
 {
     const char *lanes[CLASS_COUNT][2] = {{NULL}};
     const char *outputs[CLASS_COUNT * STAGE_COUNT + 3];
-    char *groups[CLASS_COUNT];
     size_t count = 0;
     struct kafka_options options = {
         .config = worker->config, .slot = worker->name, .output_topics = outputs};
     for (int c = 0; c < CLASS_COUNT; c++) {
         lanes[c][0] = topic_tasks(worker->stage, (enum task_class)c);
-        groups[c] = xasprintf("unclip-%s", lanes[c][0] + strlen(TOPIC_TASKS_PREFIX));
         options.lane_topics[c] = lanes[c];
-        options.lane_group[c] = groups[c];
+        options.lane_group[c] = topic_tasks_group(worker->stage, (enum task_class)c);
         for (int s = (int)worker->stage + 1; s < STAGE_COUNT; s++)
             outputs[count++] = topic_tasks((enum stage)s, (enum task_class)c);
     }
@@ -348,8 +357,6 @@ static int kafka_start(struct worker *worker, struct err *err)
     outputs[count++] = topic_name(TOPIC_DEAD_LETTER);
     outputs[count] = NULL;
     int rc = kafka_open(&worker->kafka, &options, err);
-    for (int c = 0; c < CLASS_COUNT; c++)
-        free(groups[c]);
     if (!rc)
         worker->homes = kafka_topic_partitions(worker->kafka, topic_name(TOPIC_EVENTS));
     return rc;
@@ -365,6 +372,12 @@ static int start(struct worker *worker, struct shard *shard, struct models *mode
         return rc;
     worker->deaths = (struct deaths){
         .redis = worker->redis, .stage = worker->stage, .limit = (int)config->death_limit};
+    worker->presence = (struct presence){.redis = worker->redis,
+                                         .clock = worker->clock,
+                                         .stage = worker->stage,
+                                         .slot = worker->name,
+                                         .model = config->model,
+                                         .dtype = worker->dtype == DTYPE_BF16 ? "bf16" : "f32"};
     struct compute_options options = {.stage = worker->stage,
                                       .worker = worker->name,
                                       .redis = config->redis,
@@ -387,6 +400,7 @@ static void stop(struct worker *worker)
         parcel_free(worker->batcher.waiting[i].payload);
     batcher_release(&worker->batcher);
     kafka_close(worker->kafka);
+    presence_end(&worker->presence);
     redis_close(worker->redis);
     storage_close(worker->storage);
 }

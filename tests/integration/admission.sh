@@ -9,8 +9,11 @@ coordinator_pid() { cluster status --json | jq '.processes[] | select(.name == "
 export UNCLIP_INFLIGHT_INTERACTIVE=1 UNCLIP_INFLIGHT_BULK=1
 cluster restart coordinator-0
 restore() {
+  local result=$?
+  set +e
   unset UNCLIP_INFLIGHT_INTERACTIVE UNCLIP_INFLIGHT_BULK UNCLIP_WAITING_PER_CLIENT
   [[ -n ${OWN_CLUSTER:-} ]] || cluster restart coordinator-0
+  (exit "$result")
   finish
 }
 trap restore EXIT

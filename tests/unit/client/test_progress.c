@@ -82,8 +82,8 @@ static void assert_place(const char *state, const char *ticket, const char *work
 static void test_place_in_the_queue(void **state)
 {
     /* round 10, 3 clients with 500 pictures, 16 in flight, 40 ended, one each 100 ms */
-    const struct queue_numbers numbers = {{10, 3, 500, 16, 40, 100}};
-    const struct queue_numbers nothing = {{-1, -1, -1, -1, -1, -1}};
+    const struct queue_numbers numbers = {{10, 3, 500, 16, 40, 100}, ""};
+    const struct queue_numbers nothing = {{-1, -1, -1, -1, -1, -1}, NULL};
     struct queue_numbers unpaced = numbers;
     (void)state;
     assert_place("accepted", "30", "", &numbers, 60 + 16, (76 + 2) * 100);
@@ -101,6 +101,31 @@ static void test_place_in_the_queue(void **state)
     json_t *status = placed("queued", "50", "", &numbers);
     assert_string_equal(status_text(status, "eta_at"), "2026-01-31T12:34:57.989Z");
     json_decref(status);
+}
+
+static void assert_waiting(const char *state, const char *stage, const char *no_worker,
+                           const char *wanted)
+{
+    const struct queue_numbers numbers = {{10, 3, 500, 16, 40, 100}, no_worker};
+    json_t *status = status_of((const char *const[]){"state", state, "images_total", "1",
+                                                     "images_done", "0", "images_failed", "0",
+                                                     "stage", stage, "route", ROUTE, NULL});
+    queue_place(status, &numbers, 0);
+    assert_string_equal(status_text(status, "waiting"), wanted);
+    assert_int_equal(json_object_get(status, "eta_ms") != NULL, !*wanted);
+    json_decref(status);
+}
+
+static void test_no_worker(void **state)
+{
+    (void)state;
+    assert_waiting("running", "prior", "", "");
+    assert_waiting("running", "prior", NULL, "");
+    assert_waiting("running", "prior", "text-encode,upsampler-1", "");
+    assert_waiting("running", "prior", "decoder,upsampler-1", "no worker for stage decoder");
+    assert_waiting("queued", "text-encode", "upsampler-2,prior", "no worker for stage prior");
+    assert_waiting("accepted", "text-encode", "text-encode", "no worker for stage text-encode");
+    assert_waiting("running", "decoder", "decoders,a-decoder", "");
 }
 
 static void test_bars(void **state)
@@ -213,6 +238,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_place_in_the_queue),
+        cmocka_unit_test(test_no_worker),
         cmocka_unit_test(test_fields_are_typed),
         cmocka_unit_test(test_bars),
         cmocka_unit_test(test_ended),

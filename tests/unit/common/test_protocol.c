@@ -58,6 +58,8 @@ static void topics(void **state)
     assert_string_equal(topic_tasks(STAGE_UPSAMPLER_1, CLASS_INTERACTIVE),
                         "unclip.tasks.upsampler-1");
     assert_string_equal(topic_tasks(STAGE_PRIOR, CLASS_BULK), "unclip.tasks.prior.bulk");
+    assert_string_equal(topic_tasks_group(STAGE_PRIOR, CLASS_BULK), "unclip-prior.bulk");
+    assert_string_equal(topic_tasks_group(STAGE_PRIOR, CLASS_INTERACTIVE), "unclip-prior");
 }
 
 /* The whole life of a job: legal[from][to], states in the order of the table. */

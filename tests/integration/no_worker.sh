@@ -1,0 +1,40 @@
+#!/usr/bin/env bash
+# A stage without a worker: its jobs say so, its lag is seen, and both go when a worker comes.
+source "$(dirname "$0")/lib.sh"
+use_cluster
+
+status() { "$UNCLIP_BIN/unclip" status --json "$1"; }
+stage() { "$UNCLIP_BIN/unclip" stages --json | jq -c --arg stage "$1" '.[] | select(.stage == $stage)'; }
+waiting_is() { [[ $(status "$1" | jq -r .waiting) == "$2" ]]; }
+missing_is() { [[ $(redis HGET unclip:queue no_worker) == "$1" ]]; }
+
+within 30 missing_is '' || fail "stages without a worker: '$(redis HGET unclip:queue no_worker)'"
+expect "workers of prior" "$(stage prior | jq -c '[.workers[].slot]')" '["prior-0"]'
+expect "lag of an idle stage" "$(stage prior | jq -c .lag)" '{"interactive":0,"bulk":0}'
+
+cluster stop prior-0
+restore() {
+  local result=$?
+  set +e
+  [[ -n ${OWN_CLUSTER:-} ]] || cluster up
+  (exit "$result")
+  finish
+}
+trap restore EXIT
+within 10 missing_is prior || fail "stages without a worker: '$(redis HGET unclip:queue no_worker)', not prior"
+job "$RUN" "a red heart"
+job "$RUN-bulk" "a red heart" '"class": "bulk"'
+within 30 waiting_is "$RUN" "no worker for stage prior" || fail "the job says $(status "$RUN")"
+"$UNCLIP_BIN/unclip" status "$RUN" | grep -q 'waiting .* no worker for stage prior' || fail "status does not say it"
+lag_is() { [[ $(stage prior | jq -c .lag) == "$1" ]]; }
+behind() { stage prior | jq -e '.lag | .interactive > 0 and .bulk > 0' >/dev/null; }
+within 30 behind || fail "the stage is $(stage prior)"
+expect "its workers" "$(stage prior | jq -c .workers)" '[]'
+"$UNCLIP_BIN/unclip" stages | grep -qE '^prior +[12] +[12] +0 ' || fail "the table is $("$UNCLIP_BIN/unclip" stages)"
+
+cluster up
+within 20 missing_is '' || fail "stages without a worker: '$(redis HGET unclip:queue no_worker)'"
+await_state "$RUN" succeeded
+await_state "$RUN-bulk" succeeded
+expect "what it waits for" "$(status "$RUN" | jq .waiting)" null
+within 10 lag_is '{"interactive":0,"bulk":0}' || fail "the stage is $(stage prior)"

@@ -85,6 +85,8 @@ json_t *request_json(const struct request *request, const char *prompt, const ch
     set_text(record, "model", model);
     set_text(record, "class", request->task_class);
     set_text(record, "client", request->client);
+    if (request->deadline_s > 0)
+        json_object_set_new(record, "deadline_s", json_integer(request->deadline_s));
     set_settings(record, request);
     return record;
 }

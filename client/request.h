@@ -16,7 +16,8 @@ struct request {
     int64_t n, size, seed;
     int64_t steps[STAGE_COUNT];
     double guidance[STAGE_COUNT];         /* -1: not given */
-    const char *id, *task_class, *client; /* submit's only */
+    const char *id, *task_class, *client; /* submit's only, as is the next */
+    int64_t deadline_s;                   /* 0: none */
 };
 
 extern const struct option request_options[];  /* of the picture */

@@ -187,6 +187,8 @@ static const struct option job_options[] = {
      "the job's id; sending a job again under its id does nothing"},
     {"class", 0, OPTION_TEXT, "CLASS", 0, 0, "interactive", AT(request.task_class),
      "interactive, or bulk: yields to people who wait"},
+    {"deadline", 0, OPTION_INTEGER, "SECONDS", 1, 31536000, "none", AT(request.deadline_s),
+     "the job expires if it has not ended by then"},
     {"client", 0, OPTION_TEXT, "NAME", 0, 0, NULL, AT(request.client), "who asks"},
     {0},
 };

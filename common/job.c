@@ -124,6 +124,7 @@ static void take_fields(struct job *job, const json_t *record)
                                          .steps = take_int(steps, name, 0),
                                          .guidance = scale ? json_number_value(scale) : -1};
     }
+    job->deadline_s = json_integer_value(json_object_get(record, "deadline_s"));
     job->metadata = json_incref(json_object_get(record, "metadata"));
 }
 
@@ -256,10 +257,17 @@ json_t *job_to_json(const struct job *job)
     json_object_set_new(record, "class", json_string(task_class_name(job->task_class)));
     json_object_set_new(record, "steps", steps_to_json(job));
     json_object_set_new(record, "guidance", guidance_to_json(job));
+    if (job->deadline_s > 0)
+        json_object_set_new(record, "deadline_s", json_integer(job->deadline_s));
     json_object_set_new(record, "client", json_string(job->client));
     if (job->metadata)
         json_object_set(record, "metadata", job->metadata);
     return record;
+}
+
+int64_t job_deadline_ms(const struct job *job, int64_t created_at_ms)
+{
+    return job->deadline_s > 0 ? created_at_ms + job->deadline_s * 1000 : 0;
 }
 
 void job_release(struct job *job)

@@ -48,8 +48,9 @@ struct job {
        record asked for: steps 0 and guidance < 0 where it did not say. */
     struct hop route[STAGE_COUNT];
     int hops;
-    json_t *metadata; /* owned: the client's own object, echoed everywhere; or NULL */
-    char *client;     /* owned; "" when not given */
+    int64_t deadline_s; /* after its creation; 0: none */
+    json_t *metadata;   /* owned: the client's own object, echoed everywhere; or NULL */
+    char *client;       /* owned; "" when not given */
 };
 
 /*
@@ -66,6 +67,8 @@ int job_parse(struct job *job, const void *key, size_t key_size, const void *val
    that size. */
 int job_plan(struct job *job, const struct model_card *card, struct err *err);
 json_t *job_to_json(const struct job *job); /* complete: parses and plans back to the same job */
+/* When a job that was created then expires; 0: never. */
+int64_t job_deadline_ms(const struct job *job, int64_t created_at_ms);
 void job_release(struct job *job);
 
 #define TASK_HEADER     "task" /* of a task record: its JSON */
@@ -87,6 +90,7 @@ struct task {
     int hops;
     int hop;                /* index of the stage that works on it now */
     int attempt;            /* how often the picture has been tried again, at any stage */
+    int64_t deadline_ms;    /* of the job; 0: none */
     int64_t created_at_ms;  /* of the job */
     int64_t enqueued_at_ms; /* into the present stage's topic */
 };

@@ -23,6 +23,7 @@ void task_from_job(struct task *task, const struct job *job, int image, int home
         .seed = job->seed + image,
         .size = job->size,
         .hops = job->hops,
+        .deadline_ms = job_deadline_ms(job, created_at_ms),
         .created_at_ms = created_at_ms,
         .enqueued_at_ms = now_ms,
     };
@@ -52,6 +53,8 @@ char *task_to_json(const struct task *task)
         "size", task->size, "route", route_to_json(task), "hop", task->hop, "created_at_ms",
         (json_int_t)task->created_at_ms, "enqueued_at_ms", (json_int_t)task->enqueued_at_ms);
     BUG_ON(!record); /* its strings were checked to be UTF-8 when they came in */
+    if (task->deadline_ms > 0)
+        json_object_set_new(record, "deadline_ms", json_integer(task->deadline_ms));
     if (task->attempt > 0)
         json_object_set_new(record, "attempt", json_integer(task->attempt));
     char *text = json_dumps(record, JSON_COMPACT);
@@ -97,6 +100,7 @@ static void take_fields(struct task *task, const json_t *record)
         .size = take_int(record, "size"),
         .hop = take_int(record, "hop"),
         .attempt = take_int(record, "attempt"),
+        .deadline_ms = json_integer_value(json_object_get(record, "deadline_ms")),
         .created_at_ms = json_integer_value(json_object_get(record, "created_at_ms")),
         .enqueued_at_ms = json_integer_value(json_object_get(record, "enqueued_at_ms")),
     };

@@ -169,6 +169,17 @@ static void job_cancel(struct turn *turn, const char *id)
     ledger_touch(turn->ledger, live, turn->outbox, turn->now_ms);
 }
 
+/* By the coordinator's clock, or by that of a worker that has dropped a picture for it. */
+static void job_expire(struct turn *turn, struct live_job *job)
+{
+    char message[80];
+    snprintf(message, sizeof message, "the job's deadline of %lld s has passed",
+             (long long)job->job.deadline_s);
+    live_job_drop(job);
+    live_job_error(job, err_name(ERR_EXPIRED), message);
+    job_set_state(turn->ledger, job, JOB_EXPIRED, turn->now_ms, "its deadline has passed");
+}
+
 static void new_job(struct turn *turn, struct job *job, uint64_t digest)
 {
     struct err err;
@@ -207,7 +218,7 @@ static void handle_job(struct turn *turn)
 
 static void job_close_if_over(struct turn *turn, struct live_job *job)
 {
-    if (live_job_count(job, PICTURE_PENDING) > 0)
+    if (job_state_final(job->state) || live_job_count(job, PICTURE_PENDING) > 0)
         return;
     if (live_job_count(job, PICTURE_STORED) > 0)
         job_set_state(turn->ledger, job, JOB_SUCCEEDED, turn->now_ms,
@@ -267,6 +278,18 @@ static void picture_retry(struct turn *turn, struct live_job *job, const struct 
     picture_fail(job, &job->pictures[event->image], PICTURE_FAILED, event->error_code, err.text);
 }
 
+static void picture_drop(struct turn *turn, struct live_job *job, const struct event *event)
+{
+    const char *expired = err_name(ERR_EXPIRED);
+    bool late =
+        job->job.deadline_s > 0 && event->error_code && strcmp(event->error_code, expired) == 0;
+
+    picture_fail(job, &job->pictures[event->image], PICTURE_DROPPED,
+                 late ? expired : err_name(ERR_CANCELLED), "a worker dropped the picture");
+    if (late)
+        job_expire(turn, job);
+}
+
 static void notices_add(struct live_job *job, const json_t *notices)
 {
     size_t i;
@@ -302,8 +325,7 @@ static void event_apply(struct turn *turn, struct live_job *job, const struct ev
         picture_fail(job, picture, PICTURE_FAILED, event->error_code, event->error_message);
         break;
     case EVENT_PICTURE_DROPPED:
-        picture_fail(job, picture, PICTURE_DROPPED, err_name(ERR_CANCELLED),
-                     "a worker dropped the picture");
+        picture_drop(turn, job, event);
         break;
     }
     if (picture->state != PICTURE_PENDING)
@@ -408,7 +430,11 @@ size_t handle_due(struct handler *handler, int64_t now_ms, struct outbox *outbox
            job->timer.due_ms <= now_ms;
          count++) {
         turn.home = job->home;
-        retries_begin(&turn, job);
+        int64_t deadline = job_deadline_ms(&job->job, job->created_at_ms);
+        if (deadline > 0 && deadline <= now_ms)
+            job_expire(&turn, job);
+        else
+            retries_begin(&turn, job);
         ledger_touch(handler->ledger, job, outbox, now_ms);
         admit(&turn);
     }

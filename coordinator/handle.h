@@ -35,7 +35,8 @@ void handle_record(struct handler *handler, const struct kafka_record *record, i
                    struct outbox *outbox);
 
 /*
- * Does what is due by now: pictures whose wait is over get their tasks. What it makes goes into
+ * Does what is due by now: pictures whose wait is over get their tasks, jobs whose deadline has
+ * passed expire. What it makes goes into
  * `outbox`, as above. Returns how many jobs it changed, at most HANDLE_DUE_MAX.
  */
 size_t handle_due(struct handler *handler, int64_t now_ms, struct outbox *outbox);

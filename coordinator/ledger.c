@@ -17,8 +17,8 @@
  *  (8) Each live job's ticket counts its pictures that wait and those in flight, once
  *      ledger_partition_ready() has run. After each record nothing waits for which there is room;
  *      so whatever waits in unclip.state waits for pictures in flight, whose events let it in.
- *  (9) The timer of a live job that is not changed is on exactly when one of its pictures waits to
- *      be tried again, and is due with the first of them.
+ *  (9) The timer of a live job that is not changed is on exactly when the job has a deadline or one
+ *      of its pictures waits to be tried again, and is due with the first of these.
  *
  *                    ┌────────────────────▶ failed ◀──────┐
  *                    │ job_refuse           ▲             │
@@ -38,7 +38,10 @@
  *  queued → cancelled     a cancellation                                  job_cancel
  *  running → cancelled    the same                                        job_cancel
  *
- * (All of these are in handle.c. Deadlines, which make `expired`, are not there yet.)
+ *  accepted, queued, running → expired                                    job_expire
+ *                         its deadline has passed, by the timer here or as a worker saw it
+ *
+ * (All of these are in handle.c.)
  *
  * Repetitions. A job that is sent again with the same id and body is ignored as long as the id is
  * live or remembered: for the life of the job, and then for the next LEDGER_REMEMBERED_MAX jobs
@@ -369,7 +372,7 @@ void ledger_partition_ready(struct ledger *ledger, int partition)
 /* When something is to be done for the job; 0: never. */
 static int64_t due_ms(const struct live_job *job)
 {
-    int64_t due = 0;
+    int64_t due = job_deadline_ms(&job->job, job->created_at_ms);
     for (int i = 0; job->pictures && i < job->job.n; i++) {
         int64_t at = job->pictures[i].retry_at_ms;
         if (at > 0 && (due == 0 || at < due))

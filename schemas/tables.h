@@ -49,6 +49,7 @@
     X(JOB_ACCEPTED, JOB_QUEUED, "its first task is written")                                       \
     X(JOB_ACCEPTED, JOB_FAILED, "it is refused: not valid, or too many wait")                      \
     X(JOB_ACCEPTED, JOB_CANCELLED, "a cancellation came while it waited")                          \
+    X(JOB_ACCEPTED, JOB_EXPIRED, "its deadline passed while it waited")                            \
     X(JOB_QUEUED, JOB_RUNNING, "a worker reported on one of its pictures")                         \
     X(JOB_QUEUED, JOB_CANCELLED, "a cancellation came")                                            \
     X(JOB_QUEUED, JOB_EXPIRED, "its deadline passed")                                              \

@@ -121,24 +121,36 @@ static void receive(struct compute *compute, const struct work *work, struct pas
     }
 }
 
-/* --- cancelled jobs --- */
+/* --- cancelled and expired jobs --- */
+
+/* Whether the picture is not wanted any more; of one that has expired the parcel's error tells. */
+static bool unwanted(const struct pass *pass, size_t i, int64_t now_ms)
+{
+    struct parcel *parcel = pass->parcels[i];
+    if (parcel->task.deadline_ms > 0 && parcel->task.deadline_ms <= now_ms) {
+        err_set(&parcel->err, ERR_EXPIRED, "the job's deadline has passed");
+        return true;
+    }
+    return progress_stopped(&pass->progress, i) ||
+           atomic_load_explicit(&parcel->abandoned, memory_order_relaxed);
+}
 
 /* Writes the progress and marks what is to be given up. Also the watch between two steps. */
 static void on_step(void *context, int step, int steps)
 {
     struct pass *pass = context;
     struct err err = {0};
+    int64_t now_ms = clock_wall_ms(pass->compute->options.clock);
     note_redis(pass->compute, progress_step(&pass->progress, step, steps, &err), &err);
     for (size_t i = 0; i < pass->count && step > 0; i++)
         fault_at(FAULT_IN_COMPUTE, pass->tasks[i]->job, NULL);
     for (size_t i = 0; i < pass->count; i++)
-        if (progress_stopped(&pass->progress, i) ||
-            atomic_load_explicit(&pass->parcels[i]->abandoned, memory_order_relaxed))
+        if (unwanted(pass, i, now_ms))
             pass->items[i]->stop = true;
 }
 
 /* Before anything is computed. */
-static void drop_cancelled(struct pass *pass)
+static void drop_unwanted(struct pass *pass)
 {
     if (pass->count == 0)
         return;
@@ -346,7 +358,7 @@ static void process(struct compute *compute, struct work *work)
     struct pass pass;
     pass_init(&pass, compute, work->count);
     receive(compute, work, &pass);
-    drop_cancelled(&pass);
+    drop_unwanted(&pass);
     advance(&pass, work);
     pass_release(&pass);
     int64_t now = clock_wall_ms(clock);

@@ -226,7 +226,7 @@ static json_t *event_json(const struct output *output, const struct parcel *parc
     json_object_set_new(event, "batch", json_integer(parcel->batch));
     if (parcel->outcome == OUTCOME_FINISHED && task_last_hop(task))
         put_picture(event, parcel);
-    if (parcel->outcome == OUTCOME_FAILED || parcel->outcome == OUTCOME_RETRY)
+    if (parcel->outcome != OUTCOME_FINISHED && parcel->err.code)
         put_error(event, &parcel->err);
     if (task->attempt > 0)
         json_object_set_new(event, "attempt", json_integer(task->attempt));

@@ -19,7 +19,8 @@ enum outcome {
     OUTCOME_FINISHED, /* this stage's part is done */
     OUTCOME_FAILED,   /* err says why */
     OUTCOME_RETRY,    /* the same, but another try may help; the coordinator says when */
-    OUTCOME_DROPPED   /* its job was cancelled, or its partition went to another worker */
+    OUTCOME_DROPPED /* its job was cancelled or has expired (err says so), or its partition went to
+                       another worker */
 };
 
 #define PARCEL_OUTPUTS_MAX 3

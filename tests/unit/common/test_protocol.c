@@ -67,7 +67,7 @@ static void all_pairs_of_states(void **state)
 {
     (void)state;
     static const char *const legal[JOB_STATE_COUNT] = {
-        [JOB_ACCEPTED] = ".q..fc.",  [JOB_QUEUED] = "..r..ce", [JOB_RUNNING] = "...sfce",
+        [JOB_ACCEPTED] = ".q..fce",  [JOB_QUEUED] = "..r..ce", [JOB_RUNNING] = "...sfce",
         [JOB_SUCCEEDED] = ".......", [JOB_FAILED] = ".......", [JOB_CANCELLED] = ".......",
         [JOB_EXPIRED] = ".......",
     };

@@ -229,6 +229,66 @@ static void test_same_job_after_its_end(void **state)
     assert_null(find(f, "heart"));
 }
 
+/* --- deadlines --- */
+
+#define LATE                                                                                       \
+    "{\"version\":1,\"type\":\"text-to-image\",\"prompt\":\"a red "                                \
+    "heart\",\"n\":2,\"deadline_s\":10}"
+
+static size_t due_after(struct fixture *f, int64_t ms, struct outbox **out)
+{
+    *out = &f->outboxes[f->records++];
+    f->now_ms += ms;
+    size_t count = handle_due(&f->handler, f->now_ms, *out);
+    handle_settle(&f->handler);
+    return count;
+}
+
+static void assert_expired(const struct outbox *out)
+{
+    json_t *json = output_json(out, TOPIC_RESULTS, "result");
+    assert_member(json, "state", "expired");
+    assert_member(json, "error_code", "expired");
+    assert_member(json, "error_message", "the job's deadline of 10 s has passed");
+    const json_t *images = json_object_get(json, "images");
+    for (size_t i = 0; i < json_array_size(images); i++)
+        assert_member(json_array_get(images, i), "state", "dropped");
+    json_decref(json);
+}
+
+/* Ten seconds after the record's time, which is five milliseconds before it is handled. */
+static void test_deadline(void **state)
+{
+    struct fixture *f = *state;
+    const struct kafka_output *output = NULL;
+    struct task task;
+    struct err err;
+    struct outbox *out = send_job(f, "late", LATE);
+
+    outputs_to(out, "unclip.tasks.text-encode", &output);
+    assert_int_equal(task_parse(&task, output->headers[0].value, output->headers[0].size, &err), 0);
+    assert_int_equal(task.deadline_ms, NOW - 5 + 10000);
+    task_release(&task);
+    fixture_commit(f);
+    assert_int_equal(due_after(f, 9994, &out), 0);
+    assert_int_equal(due_after(f, 1, &out), 1);
+    assert_expired(out);
+    assert_int_equal(due_after(f, 60000, &out), 0);
+    assert_int_equal(finish_stage(f, "late", 0, STAGE_TEXT_ENCODE)->count, 0); /* too late */
+}
+
+/* A worker's clock was first. */
+static void test_deadline_seen_by_a_worker(void **state)
+{
+    struct fixture *f = *state;
+    send_job(f, "late", LATE);
+    struct outbox *out = send_event(f, "picture-dropped", "late", 1, STAGE_TEXT_ENCODE,
+                                    ",\"error_code\":\"expired\",\"error_message\":\"x\"");
+    handle_settle(&f->handler);
+    assert_expired(out);
+    assert_null(ledger_first_due(f->ledger));
+}
+
 /* --- events --- */
 
 static void run_to_the_end(struct fixture *f, const char *id, int image)
@@ -393,6 +453,8 @@ int main(void)
         TEST(test_events_that_do_not_fit),
         TEST(test_cancel),
         TEST(test_cancel_of_the_unknown),
+        TEST(test_deadline),
+        TEST(test_deadline_seen_by_a_worker),
     };
     log_init("test", LOG_LEVEL_ERROR);
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -29,7 +29,7 @@
 #include "coordinator/view.h"
 
 #define GROUP           "unclip-coordinator"
-#define BATCH_MAX       128       /* records in one transaction */
+#define BATCH_MAX       512       /* records in one transaction */
 #define BATCH_BYTES_MAX (8 << 20) /* of outputs in one transaction, about */
 #define POLL_MS         100       /* longest sleep: Redis is looked at in between */
 #define REPLAY_MS       60000

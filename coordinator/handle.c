@@ -436,8 +436,11 @@ size_t handle_due(struct handler *handler, int64_t now_ms, struct outbox *outbox
         else
             retries_begin(&turn, job);
         ledger_touch(handler->ledger, job, outbox, now_ms);
-        admit(&turn);
     }
+    /* in the end, lest a job be let in that is to expire here too */
+    for (turn.home = 0; count > 0 && turn.home < LEDGER_PARTITIONS_MAX; turn.home++)
+        if (ledger_partition_kept(handler->ledger, turn.home))
+            admit(&turn);
     return count;
 }
 

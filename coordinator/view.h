@@ -18,7 +18,7 @@
 #include "coordinator/rates.h"
 
 #define VIEW_CHECK_MS  1000  /* between two looks at unclip:view */
-#define VIEW_SLICE     128   /* statuses in one pipeline */
+#define VIEW_SLICE     512   /* statuses in one pipeline: as many as a commit changes */
 #define VIEW_ENDED_MAX 4096  /* ended jobs kept for a Redis that is away; then they are replayed */
 #define VIEW_JOBS_MAX  10000 /* ids in unclip:jobs */
 #define VIEW_SLACK_MS  60000 /* how far clocks differ, and how long a dead coordinator goes on */

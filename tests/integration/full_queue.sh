@@ -3,8 +3,9 @@
 # 1 KiB a job, and one that takes over finds all of them. On a cluster of its own, which is thrown away with what waits.
 # environment: UNCLIP_TEST_JOBS (default 100000)
 source "$(dirname "$0")/lib.sh"
-UNCLIP_HOME=$WORK/home
-export UNCLIP_HOME
+# A batch in hand is never interrupted, so an interactive job may wait for one at each stage: here for few pictures.
+UNCLIP_HOME=$WORK/home UNCLIP_BATCH=2
+export UNCLIP_HOME UNCLIP_BATCH
 OWN_CLUSTER=1
 jobs=${UNCLIP_TEST_JOBS:-100000} warm=$((${UNCLIP_TEST_JOBS:-100000} / 10))
 cluster up
@@ -14,7 +15,9 @@ KAFKA=$UNCLIP_KAFKA REDIS=$UNCLIP_REDIS
 coordinator_pid() { cluster status --json | jq '.processes[] | select(.name == "coordinator-0").pid'; }
 rss_kb() { awk '/^VmRSS/ { print $2 }' "/proc/$(coordinator_pid)/status"; }
 waiting() { redis HGETALL unclip:queue | paste - - | awk '$1 ~ /:bulk:waiting$/ { n += $2 } END { print n + 0 }'; }
-waiting_over() { (($(waiting) > $1)); }
+# taken: bulk pictures that the coordinator has seen since it started
+taken() { redis HGETALL unclip:queue | paste - - | awk '$1 ~ /:bulk:(waiting|in_flight|ended)$/ { n += $2 } END { print n + 0 }'; }
+taken_all() { (($(taken) >= $1)); }
 # bulk FROM TO: jobs of twenty clients, one a line
 bulk() {
   awk -v from="$1" -v to="$2" -v run="$RUN" -v steps="$QUICK" 'BEGIN { for (i = from; i < to; i++) printf \
@@ -28,6 +31,7 @@ interactive() {
   for ((i = 0; i < $2; i++)); do
     job "$RUN-$1-$i" "a red heart $1 $i" '"steps": {"prior": 10, "decoder": 10}'
     await_state "$RUN-$1-$i" succeeded 60
+    [[ -z ${UNCLIP_TEST_KEEP:-} ]] || redis HMGET "unclip:job:$RUN-$1-$i" created_at finished_at timings | paste - - - >&2
     redis HMGET "unclip:job:$RUN-$1-$i" created_at finished_at | paste - - |
       jq -R 'split("\t") | map(sub("\\.(?<ms>[0-9]+)Z$"; "Z \(.ms)") | split(" ") | (.[0] | fromdate) * 1000 + (.[1] | tonumber))
         | .[1] - .[0]'
@@ -38,10 +42,10 @@ interactive warm 3 >/dev/null
 idle=$(interactive idle 9)
 
 bulk 0 $warm
-within 120 waiting_over $((warm / 2)) || fail "$(waiting) of $warm jobs wait"
+within 120 taken_all $warm || fail "$(taken) of $warm jobs are taken"
 before=$(rss_kb) already=$(waiting) began=$SECONDS
 bulk $warm "$jobs"
-within 900 waiting_over $((jobs * 95 / 100)) || fail "only $(waiting) of $jobs jobs wait"
+within 900 taken_all "$jobs" || fail "only $(taken) of $jobs jobs are taken"
 took=$((SECONDS - began))
 each=$((($(rss_kb) - before) * 1024 / ($(waiting) - already)))
 loaded=$(interactive loaded 9)
@@ -58,6 +62,7 @@ left=$(waiting) began=$SECONDS
 redis DEL unclip:queue >/dev/null
 kill -9 "$(coordinator_pid)"
 cluster up
-within 300 waiting_over $((left * 95 / 100)) || fail "after a takeover $(waiting) of $left jobs wait"
+all_back() { (($(waiting) >= left * 95 / 100)); }
+within 300 all_back || fail "after a takeover $(waiting) of $left jobs wait"
 printf 'after a takeover (%d s) %d jobs wait, %d MiB in all\n' $((SECONDS - began)) "$(waiting)" $(($(rss_kb) / 1024))
 (($(waiting) <= left)) || fail "$(waiting) jobs wait, there were $left"

@@ -187,6 +187,29 @@ static void test_cancelled_while_it_waits(void **state)
     assert_int_equal(ledger_admission(w->f.ledger, HOME, CLASS_INTERACTIVE).waiting_jobs, 0);
 }
 
+/* A deadline that passes makes room too, in the timer's own transaction; one that waits goes. */
+static void test_expiry_makes_room(void **state)
+{
+    static const char job[] = "{\"version\":1,\"type\":\"text-to-image\",\"prompt\":\"a\",\"n\":2,"
+                              "\"deadline_s\":10}";
+    struct world *w = *state;
+    send_job(&w->f, "a", job);
+    send_job(&w->f, "b", job);
+    send(w, "c", 3, "");
+    fixture_commit(&w->f);
+    assert_int_equal(find(&w->f, "b")->state, JOB_ACCEPTED);
+    w->f.now_ms += 10000;
+    struct outbox *out = &w->f.outboxes[w->f.records++];
+    assert_int_equal(handle_due(&w->f.handler, w->f.now_ms, out), 2);
+    assert_tasks(out, "c/0 c/1");
+    handle_settle(&w->f.handler);
+    assert_null(find(&w->f, "a"));
+    assert_null(find(&w->f, "b"));
+    assert_int_equal(outputs_to(out, topic_name(TOPIC_RESULTS), NULL), 2);
+    assert_int_equal(find(&w->f, "c")->admitted, 2);
+    assert_int_equal(ledger_admission(w->f.ledger, HOME, CLASS_INTERACTIVE).in_flight, 2);
+}
+
 static void test_clients_take_turns(void **state)
 {
     struct world *w = *state;
@@ -301,13 +324,10 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
-        TEST(test_waits_and_is_let_in),
-        TEST(test_cancelled_while_it_waits),
-        TEST(test_clients_take_turns),
-        TEST(test_events_of_what_waits),
-        TEST(test_quota),
-        TEST(test_memory_of_a_waiting_job),
-        TEST(test_takeovers),
+        TEST(test_waits_and_is_let_in),         TEST(test_cancelled_while_it_waits),
+        TEST(test_expiry_makes_room),           TEST(test_clients_take_turns),
+        TEST(test_events_of_what_waits),        TEST(test_quota),
+        TEST(test_memory_of_a_waiting_job),     TEST(test_takeovers),
         TEST(test_takeover_with_another_bound),
     };
     log_init("test", LOG_LEVEL_ERROR);

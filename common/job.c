@@ -157,7 +157,7 @@ int job_parse(struct job *job, const void *key, size_t key_size, const void *val
         return err_set(err, ERR_INVALID_JSON, "the record is empty");
     struct err why;
     int envelope = schema_validate("job", value, value_size, &why);
-    if (envelope != 0 && why.code != ERR_INVALID_JOB)
+    if (envelope != 0 && why.code != ERR_INVALID_JOB && why.code != ERR_UNSUPPORTED)
         return err_set_at(err, why.code, why.where, "%s", why.text);
     json_t *record;
     result = jsonx_parse(&record, value, value_size, err);

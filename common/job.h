@@ -58,7 +58,7 @@ struct job {
  * topic, partition and offset (not for a cancellation, and not when the JSON is broken). job->id is
  * set as soon as it is known, also when an error follows ("" when it cannot be); nothing else is
  * owned after an error. Steps, guidance and size are filled in by job_plan(). An empty key is none.
- * Errors: ERR_TOO_LARGE, ERR_INVALID_JSON, ERR_INVALID_JOB.
+ * Errors: ERR_TOO_LARGE, ERR_INVALID_JSON, ERR_INVALID_JOB, ERR_UNSUPPORTED (a newer version).
  */
 int job_parse(struct job *job, const void *key, size_t key_size, const void *value,
               size_t value_size, const char *topic, int partition, int64_t offset, struct err *err);
@@ -99,7 +99,7 @@ void task_from_job(struct task *task, const struct job *job, int image, int home
                    int64_t created_at_ms, int64_t now_ms);
 /* Compact JSON, owned by the caller (free()). */
 char *task_to_json(const struct task *task);
-/* Checks against the schema. Error: ERR_INVALID_RECORD; a newer version says so. */
+/* Checks against the schema. Errors: ERR_INVALID_RECORD; ERR_UNSUPPORTED for a newer version. */
 int task_parse(struct task *task, const char *json, size_t size, struct err *err);
 void task_release(struct task *task);
 /* The hop it is at; and whether it is the last. */

@@ -350,6 +350,13 @@ const valijson::ValidationResults::Error &choose(const valijson::ValidationResul
     return *results.begin();
 }
 
+/* Whether it is the record's version that is wrong, and higher than ours. */
+bool newer(const Value &record, const Path &path)
+{
+    const Value *value = path == Path{"version"} ? follow(record, path) : nullptr;
+    return value && value->IsInt64() && value->GetInt64() > 1;
+}
+
 /* Nesting of objects and arrays, without trusting that the bytes are JSON. */
 size_t depth_of(const char *json, size_t size)
 {
@@ -392,8 +399,10 @@ int validate(const Compiled *compiled, const char *json, size_t size, struct err
     if (validator.validate(compiled->schema, valijson::adapters::RapidJsonAdapter(record),
                            &results))
         return 0;
-    std::string text = explain(compiled->document, record, choose(results));
-    return err_set(err, ERR_INVALID_JOB, "%s", text.c_str());
+    const auto &error = choose(results);
+    std::string text = explain(compiled->document, record, error);
+    return err_set(err, newer(record, path_of(error)) ? ERR_UNSUPPORTED : ERR_INVALID_JOB, "%s",
+                   text.c_str());
 }
 
 } // namespace

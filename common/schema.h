@@ -20,7 +20,7 @@ extern "C" {
 /*
  * `name` is the schema's, e.g. "job-text-to-image"; an unknown one is a BUG. Errors: ERR_TOO_LARGE,
  * ERR_INVALID_JSON, ERR_INVALID_JOB ("'/n' must be at most 64"; the first failure, with its JSON
- * pointer). Thread-safe.
+ * pointer), ERR_UNSUPPORTED (a record of a higher version). Thread-safe.
  */
 int schema_validate(const char *name, const char *json, size_t size, struct err *err);
 

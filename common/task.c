@@ -122,7 +122,8 @@ int task_parse(struct task *task, const char *json, size_t size, struct err *err
     *task = (struct task){0};
     struct err why;
     if (schema_validate("task", json, size, &why) != 0)
-        return err_set(err, ERR_INVALID_RECORD, "task: %s", why.text);
+        return err_set(err, why.code == ERR_UNSUPPORTED ? why.code : ERR_INVALID_RECORD, "task: %s",
+                       why.text);
     json_t *record;
     int result = jsonx_parse(&record, json, size, err);
     BUG_ON(result != 0); /* the schema's check has parsed it in the same way */

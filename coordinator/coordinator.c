@@ -14,6 +14,7 @@
  */
 #include "coordinator/coordinator.h"
 
+#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -57,7 +58,8 @@ struct coordinator {
     bool has_duty;
     struct work batch[BATCH_MAX];
     size_t count, bytes;
-    bool ready; /* said so */
+    bool ready;    /* said so */
+    json_t *newer; /* while a partition is read: id → why its last state cannot be read by us */
 };
 
 /* --- rebalances --- */
@@ -92,12 +94,16 @@ static int read_state(void *context, const struct kafka_record *record, struct e
     (void)err;
     if (record->key && record->key_size <= JOB_ID_MAX)
         memcpy(id, record->key, record->key_size);
+    json_object_del(self->newer, id);
     struct live_job *old = ledger_find(self->ledger, record->partition, id);
     if (old)
         ledger_discard(self->ledger, old);
     if (!record->value)
         return 0;
-    if (state_decode(&job, record->partition, record, &why) < 0)
+    int rc = state_decode(&job, record->partition, record, &why);
+    if (rc == -ERR_UNSUPPORTED)
+        json_object_set_new(self->newer, id, json_string(why.text));
+    else if (rc < 0)
         log_error("%s/%d@%lld is lost: %s", record->topic, record->partition,
                   (long long)record->offset, why.text);
     else
@@ -119,6 +125,16 @@ static int read_result(void *context, const struct kafka_record *record, struct 
     return 0;
 }
 
+/* A live job that we would lose: let a newer coordinator have the partition. */
+static int refuse_newer(const struct coordinator *self, struct err *err)
+{
+    void *first = json_object_iter(self->newer);
+    if (!first)
+        return 0;
+    return err_set(err, ERR_UNSUPPORTED, "job '%s' is a newer unclip's, start that one: %s",
+                   json_object_iter_key(first), json_string_value(json_object_iter_value(first)));
+}
+
 static int partition_read(struct coordinator *self, int partition, struct err *err)
 {
     size_t before = ledger_count(self->ledger);
@@ -129,6 +145,9 @@ static int partition_read(struct coordinator *self, int partition, struct err *e
     if (rc == 0)
         rc = kafka_replay(self->kafka, topic_name(TOPIC_STATE), partition, REPLAY_MS, read_state,
                           self, err);
+    if (rc == 0)
+        rc = refuse_newer(self, err);
+    json_object_clear(self->newer);
     if (rc < 0)
         return err_prefix(err, "cannot read partition %d back", partition);
     fault_at(FAULT_IN_REPLAY, NULL, NULL);
@@ -381,6 +400,7 @@ static int coordinator_open(struct coordinator *self, const struct config *confi
     snprintf(self->name, sizeof self->name, "coordinator-%lld", (long long)config->slot);
     planner_init(&self->planner, config->models, config->model);
     self->ledger = ledger_new();
+    self->newer = json_object();
     self->retry = (struct retry){
         .limit = (int)config->retry_limit,
         .base_ms = config->retry_base_ms,
@@ -414,6 +434,7 @@ static void coordinator_close(struct coordinator *self)
     kafka_close(self->kafka);
     view_free(self->view);
     ledger_free(self->ledger);
+    json_decref(self->newer);
     redis_close(self->redis);
     planner_release(&self->planner);
 }

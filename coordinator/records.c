@@ -40,7 +40,8 @@ static int checked_parse(json_t **out, const char *schema, const void *bytes, si
     if (!bytes)
         return err_set(err, ERR_INVALID_RECORD, "the record has no value");
     if (schema_validate(schema, bytes, size, &why) < 0 || jsonx_parse(out, bytes, size, &why) < 0)
-        return err_set(err, ERR_INVALID_RECORD, "not a valid %s record: %s", schema, why.text);
+        return err_set(err, why.code == ERR_UNSUPPORTED ? why.code : ERR_INVALID_RECORD,
+                       "not a valid %s record: %s", schema, why.text);
     return 0;
 }
 

@@ -41,7 +41,7 @@ struct event {
     const json_t *notices;                  /* or NULL */
     json_t *json;                           /* owned */
 };
-/* Errors: ERR_INVALID_RECORD. */
+/* Errors: ERR_INVALID_RECORD; ERR_UNSUPPORTED for a newer version, here and below. */
 int event_parse(struct event *event, const void *bytes, size_t size, struct err *err);
 void event_release(struct event *event);
 

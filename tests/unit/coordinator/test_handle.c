@@ -117,7 +117,7 @@ static void test_bad_jobs(void **state)
         {NULL, "hello", NULL, "invalid_json"},
         {"b", NULL, "b", "invalid_json"},
         {"c", "[]", "c", "invalid_job"},
-        {"d", "{\"version\":2,\"type\":\"text-to-image\",\"prompt\":\"a\"}", "d", "invalid_job"},
+        {"d", "{\"version\":2,\"type\":\"text-to-image\",\"prompt\":\"a\"}", "d", "unsupported"},
         {"e", JOB(",\"n\":65"), "e", "invalid_job"},
         {"f", JOB(",\"n\":0"), "f", "invalid_job"},
         {"g", JOB(",\"size\":100"), "g", "invalid_job"},
@@ -227,6 +227,49 @@ static void test_same_job_after_its_end(void **state)
     assert_int_equal(send_job(f, "heart", HEART)->count, 0);
     assert_dead_letter(send_job(f, "heart", HEARTS), "conflict");
     assert_null(find(f, "heart"));
+}
+
+/* --- newer versions --- */
+
+#define NEWER                                                                                      \
+    "{\"version\":2,\"type\":\"text-to-image\",\"prompt\":\"a red heart\",\"mood\":\"calm\"}"
+
+static void test_newer_job(void **state)
+{
+    struct fixture *f = *state;
+    struct outbox *out = send_job(f, "newer", NEWER);
+    assert_dead_letter(out, "unsupported");
+    handle_settle(&f->handler);
+    json_t *json = output_json(out, TOPIC_RESULTS, "result");
+    assert_member(json, "state", "failed");
+    assert_member(json, "error_code", "unsupported");
+    assert_member(json, "error_message", "the record's version is 2, this unclip reads version 1");
+    json_decref(json);
+}
+
+static void test_newer_event(void **state)
+{
+    struct fixture *f = *state;
+    static const char event[] = "{\"version\":2,\"type\":\"picture-praised\",\"job\":\"heart\"}";
+    send_job(f, "heart", HEART);
+    assert_dead_letter(send_bytes(f, topic_name(TOPIC_EVENTS), "heart", event, strlen(event)),
+                       "unsupported");
+    assert_int_equal(find(f, "heart")->state, JOB_QUEUED);
+}
+
+static void test_newer_state(void **state)
+{
+    struct live_job *job = NULL;
+    struct err err = {0};
+    static const char text[] = "{\"version\":2,\"id\":\"heart\",\"state\":\"pondering\"}";
+    struct kafka_record record = {.topic = topic_name(TOPIC_STATE),
+                                  .key = "heart",
+                                  .key_size = 5,
+                                  .value = text,
+                                  .value_size = strlen(text)};
+    (void)state;
+    assert_int_equal(state_decode(&job, HOME, &record, &err), -ERR_UNSUPPORTED);
+    assert_null(job);
 }
 
 /* --- deadlines --- */
@@ -453,6 +496,9 @@ int main(void)
         TEST(test_events_that_do_not_fit),
         TEST(test_cancel),
         TEST(test_cancel_of_the_unknown),
+        TEST(test_newer_job),
+        TEST(test_newer_event),
+        TEST(test_newer_state),
         TEST(test_deadline),
         TEST(test_deadline_seen_by_a_worker),
     };

@@ -1,0 +1,56 @@
+#!/usr/bin/env bash
+# SIGTERM finishes the batch in hand and takes no more; a second one leaves at once, and nothing of the batch
+# is told. All workers are restarted one after the other under load: nothing is lost, or computed twice.
+source "$(dirname "$0")/lib.sh"
+use_cluster
+
+pid_of() { cluster status --json | jq --arg name "$1" '.processes[] | select(.name == $name).pid'; }
+# reports STAGE ID-PREFIX: how many
+reports() {
+  records unclip.events | jq -r --arg stage "$1" --arg id "$2" 'select(.stage == $stage and (.job | startswith($id))).job' | wc -l
+}
+reported() { (($(reports "$1" "$2") >= $3)); }
+computing() { [[ $(field "$1" stage) == decoder && $(field "$1" step) -gt 0 ]]; }
+any_computing() { for ((i = 0; i < 4; i++)); do ! computing "$RUN-one-$i" || return 0; done; return 1; }
+dead() { ! kill -0 "$1" 2>/dev/null; }
+log_of() { cat "$UNCLIP_HOME/logs/$1.log"; }
+
+# four tasks wait for a decoder that takes two at a time
+cluster stop decoder-0
+for ((i = 0; i < 4; i++)); do job "$RUN-one-$i" "a red heart" '"steps": {"prior": 2, "decoder": 150}'; done
+within 60 reported prior "$RUN-one-" 4 || fail "the prior does not work"
+UNCLIP_BATCH=2 UNCLIP_LINGER_MS=1000 cluster start decoder-0
+pid=$(pid_of decoder-0)
+within 60 any_computing || fail "the decoder does not compute"
+kill -TERM "$pid"
+within 60 dead "$pid" || fail "the decoder does not stop"
+log_of decoder-0 | grep -q 'stopping after the batch in hand' || fail "the decoder does not say that it stops"
+log_of decoder-0 | grep -q ' stopped$' || fail "the decoder does not say that it has stopped"
+expect "pictures that it finished" "$(reports decoder "$RUN-one-")" 2
+cluster up
+for ((i = 0; i < 4; i++)); do await_state "$RUN-one-$i" succeeded; done
+expect "pictures in the end" "$(reports decoder "$RUN-one-")" 4
+
+# twice
+job "$RUN-two" "a red heart" '"steps": {"prior": 2, "decoder": 1000}'
+within 60 computing "$RUN-two" || fail "the decoder does not compute"
+pid=$(pid_of decoder-0)
+kill -TERM "$pid"
+stopping() { log_of decoder-0 | grep -q 'stopping after the batch in hand'; }
+within 10 stopping || fail "the decoder does not take SIGTERM"
+if dead "$pid"; then fail "the decoder does not finish its batch"; fi
+kill -TERM "$pid"
+within 5 dead "$pid" || fail "the decoder does not take a second SIGTERM"
+expect "what it told" "$(reports decoder "$RUN-two")" 0
+cluster up
+await_state "$RUN-two" succeeded 240
+expect "pictures in the end" "$(reports decoder "$RUN-two")" 1
+
+# a rolling restart under load
+readonly JOBS=20
+for ((i = 0; i < JOBS; i++)); do job "$RUN-roll-$i" "a red heart $i"; done
+for name in text-encode-0 prior-0 decoder-0 coordinator-0; do cluster restart "$name"; done
+for ((i = 0; i < JOBS; i++)); do await_state "$RUN-roll-$i" succeeded; done
+for stage in text-encode prior decoder; do expect "reports of $stage" "$(reports $stage "$RUN-roll-")" $JOBS; done
+dead_letters() { records unclip.dead-letter | grep -c "$RUN" || true; }
+expect "dead letters" "$(dead_letters)" 0

@@ -340,8 +340,8 @@ static int plan(const struct letter *letter, struct resend *resend, struct err *
         return task_resend(letter, task, resend, err);
     if (strcmp(topic, topic_name(TOPIC_JOBS)) == 0)
         return job_resend(letter, resend, err);
-    if (strcmp(topic, topic_name(TOPIC_EVENTS)) == 0)
-        return same_again(letter, resend, err);
+    if (strcmp(topic, topic_name(TOPIC_EVENTS)) == 0) /* with a task: its tries are used up */
+        return task ? task_resend(letter, task, resend, err) : same_again(letter, resend, err);
     return err_set(err, ERR_UNSUPPORTED, "it came from '%s', which takes no records from outside",
                    topic);
 }

@@ -48,6 +48,11 @@ letter=$(dead_letters_of "$RUN-always")
 expect "its dead letter" "$(jq -r '"\(.error_code) \(.stage) \(.headers.task | fromjson | .attempt)"' <<<"$letter")" \
   "io_error decoder 2"
 [[ -s $(path_of "$(jq -r .headers.ref <<<"$letter")") ]] || fail "the dead letter's tensors are gone"
+restart decoder-0
+"$UNCLIP_BIN/unclip" dlq replay --job "$RUN-always" --json >"$WORK/replayed"
+again=$(jq -r .id "$WORK/replayed")
+[[ $again == "$RUN-always.0.retry-"* ]] || fail "its dead letter is not sent as a new job: $again"
+await_state "$again" succeeded
 
 # the coordinator dies while a picture waits: the next one knows when it is due
 restart coordinator-0 UNCLIP_RETRY_BASE_MS=8000

@@ -295,6 +295,18 @@ static void test_task_becomes_a_job_of_its_picture(void **state)
     resend_release(&resend);
 }
 
+/* The coordinator's letter of a picture whose tries are used up is of the last event, with the
+   task's headers: the event would be ignored, for its job has ended. */
+static void test_used_up_tries_become_a_job(void **state)
+{
+    struct resend resend = resend_of(task_letter("mine", "unclip.events", CLASS_INTERACTIVE));
+    (void)state;
+    assert_string_equal(resend.id, "mine.2.retry-3-17");
+    assert_string_equal(resend.output.topic, "unclip.jobs");
+    assert_int_equal(resend.output.header_count, 0);
+    resend_release(&resend);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -308,6 +320,7 @@ int main(void)
         cmocka_unit_test(test_what_goes_back_as_it_was),
         cmocka_unit_test(test_what_is_not_sent),
         cmocka_unit_test(test_task_becomes_a_job_of_its_picture),
+        cmocka_unit_test(test_used_up_tries_become_a_job),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

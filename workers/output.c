@@ -19,6 +19,8 @@
 #include "common/picture.h"
 #include "workers/digest.h"
 
+#define ATTEMPT_MAX 1000 /* as in the schemas */
+
 static void add(struct parcel *parcel, const struct kafka_output *output)
 {
     BUG_ON(parcel->output_count == PARCEL_OUTPUTS_MAX);
@@ -262,6 +264,21 @@ static int small_int(const json_t *object, const char *key, int limit)
     return number >= 0 && number < limit ? (int)number : -1;
 }
 
+/* Where our stage is in the route of a header that is no valid task; 0 where that cannot be told.
+ */
+static int readable_hop(const struct output *output, const json_t *task)
+{
+    size_t i;
+    const json_t *hop;
+    json_array_foreach (json_object_get(task, "route"), i, hop) {
+        const char *stage = json_string_value(json_object_get(hop, "stage"));
+        if (i < STAGE_COUNT && stage && strcmp(stage, stage_name(output->stage)) == 0)
+            return (int)i;
+    }
+    int hop_told = small_int(task, "hop", STAGE_COUNT);
+    return hop_told < 0 ? 0 : hop_told;
+}
+
 /* The job's id in a header that is JSON, though no valid task; else NULL. */
 static const char *readable_job(const json_t *task)
 {
@@ -269,18 +286,22 @@ static const char *readable_job(const json_t *task)
     return job && job_id_valid(job, strlen(job)) ? job : NULL;
 }
 
-/* A task that cannot be read still tells its job, if it says whose picture it is. */
+/* A task that cannot be read still tells its job, if it says whose picture it is. Its attempt goes
+   along, or a picture that was tried again would take the event for a late one. */
 static void report_unreadable(const struct output *output, struct parcel *parcel,
                               const json_t *task, int64_t now_ms)
 {
     const char *job = readable_job(task);
     int image = small_int(task, "image", JOB_IMAGES_MAX);
     int home = small_int(task, "home", output->homes);
-    int hop = small_int(task, "hop", STAGE_COUNT);
+    int attempt = small_int(task, "attempt", ATTEMPT_MAX + 1);
     if (!job || image < 0 || home < 0)
         return;
-    json_t *event = event_head(output, "picture-failed", job, image, hop < 0 ? 0 : hop, now_ms);
+    json_t *event =
+        event_head(output, "picture-failed", job, image, readable_hop(output, task), now_ms);
     put_error(event, &parcel->err);
+    if (attempt > 0)
+        json_object_set_new(event, "attempt", json_integer(attempt));
     add_event(parcel, event, home, job);
 }
 

@@ -388,8 +388,39 @@ static void unreadable_tasks(void **state)
     assert_int_equal(refuse("{\"job\":\"my-heart\",\"image\":1,\"home\":3}", &parcel), 2);
     json_t *event = event_of(parcel, 1, "picture-failed");
     assert_string_equal(text(event, "error_code"), "invalid_record");
+    assert_null(json_object_get(event, "attempt"));
     json_decref(event);
     done(parcel);
+}
+
+/* What it tells is of the attempt and the hop that it was: any other is ignored as late, and the
+   picture would wait for ever. */
+static void unreadable_tasks_that_were_tried_again(void **state)
+{
+    static const struct {
+        const char *more;
+        int attempt, hop;
+    } cases[] = {
+        {",\"attempt\":2,\"hop\":7,\"route\":[{\"stage\":\"text-encode\"},{\"stage\":\"prior\"}]",
+         2, 1},
+        {",\"attempt\":1,\"hop\":3,\"route\":[7,{},{\"stage\":\"prior\"}]", 1, 2},
+        {",\"attempt\":1000,\"hop\":3,\"route\":\"prior\"", 1000, 3},
+        {",\"attempt\":1001,\"hop\":5", 0, 0},
+        {",\"attempt\":\"2\",\"hop\":-1", 0, 0},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+        struct parcel *parcel;
+        char header[256];
+        snprintf(header, sizeof(header), "{\"job\":\"my-heart\",\"image\":1,\"home\":3%s}",
+                 cases[i].more);
+        assert_int_equal(refuse(header, &parcel), 2);
+        json_t *event = event_of(parcel, 1, "picture-failed");
+        assert_int_equal(json_integer_value(json_object_get(event, "attempt")), cases[i].attempt);
+        assert_int_equal(json_integer_value(json_object_get(event, "hop")), cases[i].hop);
+        json_decref(event);
+        done(parcel);
+    }
 }
 
 /* Headers that swell in JSON are cut to what a record may hold. */
@@ -433,6 +464,7 @@ int main(void)
         cmocka_unit_test(bad_routes_fail),
         cmocka_unit_test(dropped_pictures_are_told),
         cmocka_unit_test(unreadable_tasks),
+        cmocka_unit_test(unreadable_tasks_that_were_tried_again),
         cmocka_unit_test(letters_always_fit),
     };
     return cmocka_run_group_tests(tests, start, stop);

@@ -182,6 +182,43 @@ def test_damaged_programs(tmp_path: Path, program: bytes, said: str | None) -> N
         assert said in refusal(tmp_path / "a.bin", tmp_path / "a.safetensors")
 
 
+def nested(depth: int) -> bytes:
+    return b")" + b"\x85" * depth
+
+
+@pytest.mark.parametrize(
+    "program, said",
+    (
+        (b"}" + nested(1 << 17) + b"I1\ns.", "keys are neither text nor numbers"),
+        (b"}(" + nested(1 << 17) + b"I1\nu.", "keys are neither"), (b"(" + nested(1 << 17) + b"I1\nd.", "keys are neither"),
+        (b"ccollections\nOrderedDict\n((" + nested(1 << 17) + b"ltR.", "something else than pairs"),
+        (b"ccollections\nOrderedDict\n(((" + nested(1 << 17) + b"I1\ntltR.", "keys are neither"),
+        (nested(1 << 17) + b".", "holds no table"), (b"N" + b"2\x86" * 60 + b".", "the instruction DUP"),
+        (b")" + b"".join(b"q%ch%c\x86" % (at, at) for at in range(60)) + b"I1\n}\x87.", "holds no table"),
+        (b"(" + b"I1\n" * 50_000 + b"tq\x000" + b"", "the instruction POP"),
+        (b"(" + b"I1\n" * 50_000 + b"tq\x00" + b"ctorch\nSize\nq\x01" + b"h\x01h\x00\x85R" * 1000 + b".", "copies more than"),
+        (GLOBAL_TENSOR + b"(NI0\n(" + b"I1\n" * 50_000 + b"t)tR.", "50000 dimensions"),
+        (b"I1\nq\x00" + b"ctorch\nSize\n(" + b"h\x00" * 9 + b"tR.", "damaged"), (b"\x86.", "damaged"), (b"t.", "damaged"),
+        (tensor_program(4, 0, (0, 1 << 61, 1 << 61), (1, 1, 1)), "damaged"),
+    ),
+)
+def test_programs_that_would_never_end(tmp_path: Path, program: bytes, said: str) -> None:
+    with_program(tmp_path / "a.bin", program, **{"0": struct.pack("<4f", 1, 2, 3, 4)})
+    assert said in refusal(tmp_path / "a.bin", tmp_path / "a.safetensors")
+
+
+@pytest.mark.parametrize("protocol", (2, 3, 4, 5))
+def test_reads_what_a_training_run_saves(tmp_path: Path, protocol: int) -> None:
+    layer = nn.Linear(6, 4)
+    optimizer = torch.optim.AdamW(layer.parameters())
+    layer(torch.ones(6)).sum().backward()
+    optimizer.step()
+    state = {"state_dict": layer.state_dict(), "optimizer": optimizer.state_dict(), "best": -0.5, "size": torch.Size([4, 6]),
+             "large": 1 << 70, "done": True, "log": [("a", 1), {}, (), None]}
+    torch.save(state, tmp_path / "a.ckpt", pickle_protocol=protocol)
+    same(pickles.load(tmp_path / "a.ckpt"), dict(layer.state_dict()))
+
+
 def test_damaged_archives(tmp_path: Path) -> None:
     path, out = tmp_path / "a.bin", tmp_path / "a.safetensors"
     torch.save(some_tensors(), path)

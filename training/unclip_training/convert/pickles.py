@@ -2,10 +2,11 @@
 """Reads tensors of torch's files (.bin, .ckpt, .pt, .pth, .th; zip archives and the older sequence of pickles) without
 running what they hold.
 
-A pickle is a program that may call anything by name. Here it gets stand-ins that only note dtype, place and shape
-of tensors, for the dozen names that a table of tensors needs; any other name ends the reading. Bytes
-are then taken from the mapped file, each range checked. This is torch.load(weights_only=True) made stricter: that of
-torch before 2.10 can be led to write outside its memory (CVE-2026-24747), and the pinned torch is older.
+A pickle is a program that may call anything by name. Here a machine of our own runs it, which knows only what torch
+writes: it has stand-ins that note dtype, place and shape of tensors, for the fifteen names that a table of tensors needs,
+and any other name or instruction ends the reading. What it makes grows no faster than the program is long. Bytes are then
+taken from the mapped file, each range checked. This is torch.load(weights_only=True) made stricter: that of torch before
+2.10 can be led to write outside its memory (CVE-2026-24747), and the pinned torch is older.
 """
 
 from __future__ import annotations
@@ -13,11 +14,11 @@ from __future__ import annotations
 import io
 import math
 import mmap
-import pickle
 import pickletools
 import zipfile
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -27,6 +28,9 @@ from torch import Tensor
 from . import Refused
 
 PICKLE_MAX = 16 << 20  # bytes of the program; Karlo's largest has some 200 KB
+STEPS_MAX = 5_000_000  # of the program; a tensor takes some thirty
+COPIED_MAX = 4_000_000  # items that calls are given, in all
+ARGUMENTS_MAX = 8  # of a call; _rebuild_tensor_v2 has seven
 TENSORS_MAX = 100_000  # as in the engine
 RANK_MAX = 6  # as in the engine
 SHARING = 4  # tensors may take this many times the file's bytes: tied weights are written once and stand twice
@@ -42,9 +46,6 @@ class Inert:
     """What a pickle gets for a name: has no attributes that it could set."""
 
     __slots__ = ()
-
-    def __setstate__(self, state: object) -> None:
-        """A pickle's BUILD comes here and is ignored: OrderedDict's `_metadata`, for one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,17 +70,34 @@ class Kind(Inert):
     dtype: torch.dtype
 
 
+PLAIN = (str, int, float, type(None))
+
+
 class Table(dict, Inert):
     """Stands for OrderedDict."""
 
     __slots__ = ()
 
 
+def fill(table: dict, keys: list, values: list) -> dict:
+    """Keys are plain ones: to hash a tuple is to walk through all that is in it."""
+    for key, value in zip(keys, values, strict=True):
+        if not isinstance(key, PLAIN):
+            raise Refused("its pickle has a table whose keys are neither text nor numbers")
+        table[key] = value
+    return table
+
+
 class MakeTable(Inert):
     __slots__ = ()
 
-    def __call__(self, *pairs: object) -> Table:
-        return Table(*pairs)
+    def __call__(self, pairs: object = ()) -> Table:
+        """Empty from torch; Python 2 gave the pairs."""
+        each = pairs if isinstance(pairs, (list, tuple)) else [None]
+        if not all(isinstance(pair, (list, tuple)) and len(pair) == 2 for pair in each):
+            raise Refused("its pickle makes a table of something else than pairs")
+        fill(table := Table(), [key for key, _ in each], [value for _, value in each])
+        return table
 
 
 class MakeTensor(Inert):
@@ -89,10 +107,12 @@ class MakeTensor(Inert):
 
     def __call__(self, storage: object, offset: object, shape: object, stride: object, *_: object) -> Found:
         lists = [value for value in (shape, stride) if isinstance(value, tuple)]
+        if any(len(value) > RANK_MAX for value in lists):
+            raise Refused(f"a tensor has {max(map(len, lists))} dimensions")
         numbers = [offset, *(item for value in lists for item in value)]
         if not isinstance(storage, Storage) or len(lists) != 2 or not all(is_count(number) for number in numbers):
             raise Refused("a tensor is described by something else than a storage and whole numbers")
-        if len(shape) != len(stride) or len(shape) > RANK_MAX:
+        if len(shape) != len(stride):
             raise Refused(f"a tensor has {len(shape)} dimensions and {len(stride)} strides")
         return Found(storage, offset, shape, stride)
 
@@ -123,51 +143,156 @@ def is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 62
 
 
-class Reader(pickle.Unpickler):
-    def __init__(self, program: BinaryIO) -> None:
-        super().__init__(program)
+class Machine:
+    """Runs one pickle. Nothing that it does takes longer than what the instruction brings or takes from the stack."""
+
+    def __init__(self) -> None:
+        self.stack: list[Any] = []
+        self.outer: list[list[Any]] = []  # stacks below the marks
+        self.memo: dict[int, Any] = {}
+        self.highest = 0  # number of what is remembered
+        self.copied = 0
         self.storages: dict[str, torch.dtype] = {}
 
-    def find_class(self, module: str, name: str) -> Inert:
+    def run(self, program: BinaryIO) -> Any:
+        """What the program makes; leaves the file behind it."""
+        for step, (opcode, argument, place) in enumerate(pickletools.genops(program)):
+            if step >= STEPS_MAX or (place or 0) > PICKLE_MAX:
+                raise Refused(f"its pickle has more than {STEPS_MAX} steps or {PICKLE_MAX} bytes")
+            if opcode.name in LITERALS:
+                self.stack.append(argument)
+            elif opcode.name in INSTRUCTIONS:
+                INSTRUCTIONS[opcode.name](self, argument)
+            else:
+                raise Refused(f"its pickle has the instruction {opcode.name}, which torch does not write; not run")
+        return self.stack.pop()
+
+    def marked(self) -> list[Any]:
+        """What lies on the last mark, which goes."""
+        items, self.stack = self.stack, self.outer.pop()
+        return items
+
+    def mark(self, _: object) -> None:
+        self.outer.append(self.stack)
+        self.stack = []
+
+    def put(self, number: int) -> None:
+        if number > self.highest:
+            raise Refused("its pickle numbers what it remembers out of order")
+        self.highest = max(self.highest, number + 1)
+        self.memo[number] = self.stack[-1]
+
+    def get(self, number: int) -> None:
+        self.stack.append(self.memo[number])
+
+    def tuple_of(self, count: int) -> None:
+        items = tuple(self.stack[len(self.stack) - count :])
+        if len(items) != count:
+            raise IndexError("nothing is there")
+        self.stack[len(self.stack) - count :] = [items]
+
+    def append(self, items: list[Any]) -> None:
+        if type(self.stack[-1]) is not list:
+            raise TypeError("items are added to what is no list")
+        self.stack[-1].extend(items)
+
+    def set_items(self, items: list[Any]) -> None:
+        if not isinstance(self.stack[-1], dict):
+            raise TypeError("items are set in what is no table")
+        fill(self.stack[-1], items[::2], items[1::2])
+
+    def set_item(self, _: object) -> None:
+        value, key = self.stack.pop(), self.stack.pop()
+        self.set_items([key, value])
+
+    def build(self, _: object) -> None:
+        """A state is ignored: OrderedDict's `_metadata`, for one."""
+        self.stack.pop()
+
+    def name(self, text: str) -> None:
+        module, _, name = text.partition(" ")
+        self.find(module, name)
+
+    def stacked_name(self, _: object) -> None:
+        name, module = self.stack.pop(), self.stack.pop()
+        if not isinstance(name, str) or not isinstance(module, str):
+            raise TypeError("a name is no text")
+        self.find(module, name)
+
+    def find(self, module: str, name: str) -> None:
         found = NAMES.get(f"{module}.{name}")
         if found is None:
             raise Refused(f"its pickle asks for {module[:100]}.{name[:100]}, which a table of tensors does not need; not run")
-        return found
+        self.stack.append(found)
 
-    def persistent_load(self, pid: object) -> Storage:
+    def call(self, _: object) -> None:
+        arguments, function = self.stack.pop(), self.stack.pop()
+        if not isinstance(arguments, tuple) or len(arguments) > ARGUMENTS_MAX or not callable(function):
+            raise TypeError("a call of what can't be called so")
+        self.copied += sum(len(value) for value in arguments if isinstance(value, (tuple, list, dict)))
+        if self.copied > COPIED_MAX:
+            raise Refused(f"its pickle copies more than {COPIED_MAX} items")
+        self.stack.append(function(*arguments))
+
+    def storage(self, _: object) -> None:
+        pid = self.stack.pop()
         kind, key, count = (pid[1], pid[2], pid[4]) if isinstance(pid, tuple) and len(pid) in (5, 6) else (None, "", 0)
         if not isinstance(kind, Kind) or not isinstance(key, str) or not is_count(count):
             raise Refused("its pickle names a storage in an unknown way")
         if len(pid) == 6 and pid[5] is not None:
-            raise Refused(f"storage '{key}' is a view of another one, as torch wrote before 0.4")
+            raise Refused(f"storage '{key[:100]}' is a view of another one, as torch wrote before 0.4")
         if self.storages.setdefault(key, kind.dtype) != kind.dtype:
             raise Refused(f"storage '{key[:100]}' has two dtypes")
-        return Storage(kind.dtype, key, count)
+        self.stack.append(Storage(kind.dtype, key, count))
 
 
-def check_program(program: BinaryIO, limit: int) -> None:
-    """Refuses what would make an unpickler take more memory than the program's own size warrants."""
-    start, highest = program.tell(), 0
-    for opcode, argument, place in pickletools.genops(program):
-        if place - start > limit:
-            raise Refused(f"its pickle has more than {limit} bytes")
-        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT"):
-            if argument > highest:
-                raise Refused("its pickle numbers what it remembers out of order")
-            highest = max(highest, argument + 1)
-    program.seek(start)
+def pushed(make: Callable[[Machine], Any]) -> Callable[[Machine, Any], None]:
+    """An instruction that lays what `make` makes on the stack, marked items having gone."""
+
+    def instruction(machine: Machine, _: object) -> None:
+        made = make(machine)
+        machine.stack.append(made)
+
+    return instruction
 
 
-def unpickle(program: BinaryIO) -> tuple[Any, dict[str, torch.dtype]]:
-    """One pickle, with stand-ins, and the dtypes of the storages that it names; leaves the file behind it."""
+def table_from(items: list[Any]) -> dict:
+    return fill({}, items[::2], items[1::2])
+
+
+LITERALS = frozenset({
+    "INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT", "STRING", "BINSTRING",
+    "SHORT_BINSTRING", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "UNICODE", "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8",
+})
+INSTRUCTIONS: dict[str, Callable[[Machine, Any], None]] = {
+    "PROTO": lambda machine, _: None, "FRAME": lambda machine, _: None, "STOP": lambda machine, _: None,
+    "NONE": pushed(lambda _: None), "NEWTRUE": pushed(lambda _: True), "NEWFALSE": pushed(lambda _: False),
+    "EMPTY_LIST": pushed(lambda _: []), "EMPTY_TUPLE": pushed(lambda _: ()), "EMPTY_DICT": pushed(lambda _: {}),
+    "MARK": Machine.mark, "LIST": pushed(Machine.marked), "TUPLE": pushed(lambda machine: tuple(machine.marked())),
+    "DICT": pushed(lambda machine: table_from(machine.marked())),
+    **{f"TUPLE{count}": lambda machine, _, count=count: machine.tuple_of(count) for count in (1, 2, 3)},
+    "APPEND": lambda machine, _: machine.append([machine.stack.pop()]),
+    "APPENDS": lambda machine, _: machine.append(machine.marked()),
+    "SETITEM": Machine.set_item, "SETITEMS": lambda machine, _: machine.set_items(machine.marked()),
+    **dict.fromkeys(("PUT", "BINPUT", "LONG_BINPUT"), Machine.put), "MEMOIZE": lambda machine, _: machine.put(machine.highest),
+    **dict.fromkeys(("GET", "BINGET", "LONG_BINGET"), Machine.get),
+    "GLOBAL": Machine.name, "STACK_GLOBAL": Machine.stacked_name, "REDUCE": Machine.call, "BUILD": Machine.build,
+    "BINPERSID": Machine.storage,
+}
+
+
+def unpickle(file: BinaryIO) -> tuple[Any, dict[str, torch.dtype]]:
+    """What one pickle makes, and the dtypes of the storages that it names; leaves the file behind it."""
+    start = file.tell()
+    program, machine = io.BytesIO(file.read(PICKLE_MAX + 1)), Machine()
     try:
-        check_program(program, PICKLE_MAX)
-        reader = Reader(program)
-        return reader.load(), reader.storages
+        made = machine.run(program)
     except Refused:
         raise
-    except Exception as error:  # an unpickler raises anything at all on damaged bytes
+    except Exception as error:  # damaged bytes raise anything at all
         raise Refused(f"its pickle is damaged ({type(error).__name__}: {str(error)[:120]})") from None
+    file.seek(start + program.tell())
+    return made, machine.storages
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +302,7 @@ class Source:
     content: Any
     places: Mapping[str, tuple[int, int]]  # storage's key to (first byte, bytes)
     mapping: mmap.mmap
+    copies: dict[str, Tensor] = field(default_factory=dict)  # of storages that no tensor can lie in as they stand
 
 
 def read_zip(file: BinaryIO, mapping: mmap.mmap) -> Source:
@@ -262,7 +388,10 @@ def tensor_of(name: str, found: Found, source: Source) -> Tensor:
     if last >= storage.count:
         raise Refused(f"tensor '{name}' of shape {list(found.shape)} reaches beyond its storage of {storage.count}")
     if first % itemsize:
-        flat = torch.frombuffer(bytearray(taken(source.mapping, (first, size))), dtype=storage.dtype)
+        if storage.key not in source.copies:
+            content = bytearray(taken(source.mapping, (first, size)))
+            source.copies[storage.key] = torch.frombuffer(content, dtype=storage.dtype)
+        flat = source.copies[storage.key]
     else:
         flat = torch.frombuffer(source.mapping, dtype=storage.dtype, count=storage.count, offset=first)
     return flat.as_strided(found.shape, found.stride, found.offset)
@@ -302,25 +431,34 @@ def check_size(found: list[Found], source: Source) -> None:
         raise Refused(f"its tensors would take {total} bytes, the file has {len(source.mapping)}")
 
 
+@contextmanager
+def told(path: Path) -> Iterator[None]:
+    """Whatever is wrong with a file is said in one line that names it."""
+    try:
+        yield
+    except OSError:
+        raise
+    except Refused as error:
+        raise Refused(f"'{path}': {error}") from None
+    except Exception as error:  # what a damaged file led to
+        raise Refused(f"'{path}': is damaged ({type(error).__name__}: {str(error)[:120]})") from None
+
+
 def load(path: Path) -> dict[str, Tensor]:
     """The tensors of a file of torch, by name, in its order. They lie in the mapped file until they are copied."""
-    try:
+    with told(path):
         source = opened(path)
         table = table_of(source.content)
         check_size(list(table.values()), source)
         return {name: tensor_of(name, found, source) for name, found in table.items()}
-    except Refused as error:
-        raise Refused(f"'{path}': {error}") from None
 
 
 def load_list(path: Path, count: int) -> list[Tensor]:
     """A file that holds a list of `count` tensors."""
-    try:
+    with told(path):
         source = opened(path)
         found = as_list(source.content)
         if len(found) != count or not all(isinstance(value, Found) for value in found):
             raise Refused(f"is no list of {count} tensors")
         check_size(found, source)
         return [tensor_of(str(at), value, source) for at, value in enumerate(found)]
-    except Refused as error:
-        raise Refused(f"'{path}': {error}") from None

@@ -188,3 +188,18 @@ def test_budgets() -> None:
     assert preset.decoder.run.minutes == 2.5 and preset.decoder.run.steps == 0
     with pytest.raises(SystemExit, match="not STAGE=MINUTES"):
         with_budgets(preset, ["decoder=soon"])
+
+
+def test_the_variance_is_held_between_its_bounds() -> None:
+    diffusion = Diffusion("sample", CPU)
+    start, noise = torch.rand(2, 3, 4, 4) * 2 - 1, torch.randn(2, 3, 4, 4)
+    step = torch.tensor([980, 990])
+    noisy, crude = diffusion.noise(start, step, noise), -start  # a guess so bad that no variance is large enough
+    losses = []
+    for value in (1.0, 3.0, 30.0):
+        variance = torch.full_like(start, value, requires_grad=True)
+        loss = diffusion.bound(crude, variance, start, noisy, step)
+        loss.backward()
+        losses.append(float(loss.detach()))
+        assert value == 1.0 or bool((variance.grad > 0).all())  # back to the bound
+    assert losses == sorted(losses)

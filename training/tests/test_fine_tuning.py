@@ -360,6 +360,40 @@ def test_misuse_is_told_in_a_line(
             train.main()
 
 
+@pytest.mark.parametrize(("budgets", "message"), [
+    (("decoder=0",), "so decoder, which read"), (("prior=0", "decoder=0"), "so prior and decoder, which read"),
+    (("decoder=-1",), "0 or more"), (("clip=nan",), "0 or more"), (("prior=inf",), "0 or more"), (("clip=x",), "is not STAGE=MINUTES"),
+])
+def test_parts_that_would_not_fit_are_not_trained(
+    budgets: tuple[str, ...], message: str, model: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = [word for budget in budgets for word in ("--budget", budget)]
+    monkeypatch.setattr(sys, "argv", ["train", "--device", "cpu", "--from", str(model), "--data", str(pictures), "--folder", str(tmp_path / "run"), *given])
+    with pytest.raises(SystemExit, match=message):
+        train.main()
+    assert not (tmp_path / "run").exists()
+
+
+def test_parts_that_do_not_fit_are_not_written(model: Path, tmp_path: Path) -> None:
+    context = Context(toy_preset(), tmp_path / "run", CPU, log=lambda _: None, model=model)
+    assert context.stale() == [] and context.stale(clip_learns=True) == ["prior", "decoder"]
+    write_atomically(context.checkpoint("clip"), {"average": {}})
+    write_atomically(context.checkpoint("prior"), {"average": {}})
+    assert context.stale() == ["decoder"]
+    with pytest.raises(ValueError, match="and decoder have not"):
+        export(context, tmp_path / "run" / "model")
+
+
+def test_clip_decoder_and_prior_may_stay_as_they_are(
+    model: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = [word for stage in ("clip", "prior", "decoder") for word in ("--budget", f"{stage}=0")]
+    folder = tmp_path / "run"
+    monkeypatch.setattr(sys, "argv", ["train", "--device", "cpu", "--from", str(model), "--data", str(pictures), "--folder", str(folder), *given])
+    train.main()
+    assert all(torch.equal(value, adopt.weights(model / "prior")[name]) for name, value in adopt.weights(folder / "model" / "prior").items())
+
+
 def test_the_model_directory_of_the_test_is_complete(model: Path) -> None:
     assert json.loads((model / "unclip.json").read_text())["guidance"]["decoder"] == 3.5
 

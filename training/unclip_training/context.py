@@ -33,6 +33,7 @@ from .presets import Preset
 from .tokenizer import Tokenizer
 
 Data = Scenes | Pictures | Mixed
+READERS = ("prior", "decoder")  # of CLIP's embeddings
 Network = TypeVar("Network", bound=nn.Module)
 
 
@@ -181,6 +182,12 @@ class Context:
     def has(self, stage: str) -> bool:
         """Whether `trained` has something to give."""
         return self.checkpoint(stage).exists() or (self.model is not None and stage in adopt.SOURCES)
+
+    def stale(self, clip_learns: bool = False) -> list[str]:
+        """The stages that still read the embeddings of the model's CLIP, if that has learnt on or is about to."""
+        if self.model is None or not (clip_learns or self.checkpoint("clip").exists()):
+            return []
+        return [name for name in READERS if not self.checkpoint(name).exists()]
 
     def frozen(self, network: Network, stage: str, prefix: str = "") -> Network:
         state = {name.removeprefix(prefix): value.float() for name, value in self.trained(stage).items() if name.startswith(prefix)}

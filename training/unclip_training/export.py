@@ -51,6 +51,8 @@ def save(network: nn.Module, folder: Path) -> None:
 
 def export(context: Context, folder: Path) -> None:
     """Writes everything beside `folder`, then puts it in its place."""
+    if stale := context.stale():
+        raise ValueError(f"clip has learnt on, and {' and '.join(stale)} have not: they would not fit")
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import sys
 import time
@@ -85,12 +86,18 @@ def with_budgets(preset: Preset, budgets: list[str]) -> Preset:
             raise SystemExit(f"train: no stage of '{budget}' has a budget")
         field = name.replace("-", "_")
         stage = getattr(preset, field)
-        try:
-            run = replace(stage.run, minutes=float(minutes), steps=0)
-        except ValueError:
-            raise SystemExit(f"train: '{budget}' is not STAGE=MINUTES") from None
-        preset = replace(preset, **{field: replace(stage, run=run)})
+        preset = replace(preset, **{field: replace(stage, run=replace(stage.run, minutes=minutes_of(budget, minutes), steps=0))})
     return preset
+
+
+def minutes_of(option: str, text: str) -> float:
+    try:
+        found = float(text)
+    except ValueError:
+        raise SystemExit(f"train: '{option}' is not STAGE=MINUTES") from None
+    if not math.isfinite(found) or found < 0:
+        raise SystemExit(f"train: '{option}': minutes are 0 or more, and finite")
+    return found
 
 
 def is_off(preset: Preset, name: str) -> bool:
@@ -172,6 +179,8 @@ def restore_parts(folder: Path, context: Context) -> None:
 def main() -> None:
     started = time.monotonic()
     options = parser().parse_args()
+    if options.minutes is not None and not (math.isfinite(options.minutes) and options.minutes > 0):
+        raise SystemExit(f"train: --minutes {options.minutes} is no time to train")
     if options.bundle:
         bundle(options.bundle)
         return
@@ -185,10 +194,21 @@ def main() -> None:
     budget = Budget(started + 60 * options.minutes) if options.minutes else Budget()
     if options.resume and options.from_parts:
         restore_parts(options.from_parts, context)
+    check_fit(stages, context, options)
     try:
         run(stages, context, budget, options)
     except DataError as error:
         raise SystemExit(f"train: {error}") from None
+
+
+def check_fit(stages: list[str], context: Context, options: argparse.Namespace) -> None:
+    """Ends a run of all stages that would end in a model whose parts don't fit."""
+    left_out = [name for name in context.stale("clip" in stages) if name not in stages]
+    if left_out and options.stage == "all" and not options.prepare:
+        raise SystemExit(
+            f"train: clip learns on, so {' and '.join(left_out)}, which read its embeddings, must learn too: give them minutes, "
+            "or leave clip as it is with --budget clip=0"
+        )
 
 
 def run(stages: list[str], context: Context, budget: Budget, options: argparse.Namespace) -> None:
@@ -202,6 +222,9 @@ def run(stages: list[str], context: Context, budget: Budget, options: argparse.N
         if not train_stage(name, context, budget, options.resume, options.parts):
             log(f"{name}: stopped by --minutes; --resume goes on")
             return
-    if all(context.has(name) for name in STAGES if name not in OPTIONAL):
+    missing = [name for name in STAGES if name not in OPTIONAL and not context.has(name)] + context.stale()
+    if missing:
+        log(f"no model is written: it lacks {', '.join(missing)}; go on with --stage {','.join(missing)}")
+    else:
         export(context, context.folder / "model")
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 from unclip_training.data.compositor import Scenes, on_device
-from unclip_training.data.pictures import open_pictures, samples
+from unclip_training.data.pictures import DataError, open_pictures, samples
 from unclip_training.data.scenes import COLOURS, GROUP, Scene, Thing
 from unclip_training.data.sprites import MIN_LEVEL, Atlas, levels
 from unclip_training.data.table import World, open_table, rows
@@ -79,7 +79,7 @@ def test_a_shard_and_a_folder_are_read_alike(shard: Path, tmp_path: Path) -> Non
     folder.mkdir()
     with tarfile.open(shard) as tar:
         tar.extractall(folder, filter="data")
-    found = [[(sample.picture, sample.captions) for sample in samples([path])] for path in (shard, folder)]
+    found = [[(sample.picture.read(), sample.captions) for sample in samples([path])] for path in (shard, folder)]
     assert found[0] == found[1] == [(encoded("red"), ["red", "红"]), (encoded("blue"), ["blue"])]
 
 
@@ -91,6 +91,25 @@ def test_pictures_are_squared_and_cropped(shard: Path, tmp_path: Path, tokenizer
     corner = torch.tensor([[0.25, 0.25]])
     assert pictures.draw(torch.tensor([1]), 32, corner, 0.5).shape == (1, 3, 32, 32)
     assert pictures.draw(torch.tensor([1]), 8).shape == (1, 3, 8, 8)
+
+
+def test_a_shard_that_cannot_be_used_is_told(shard: Path, tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "small.tar.gz", "w:gz") as packed:
+        packed.add(shard, "0.tar")
+    (tmp_path / "small.tar.gz").rename(tmp_path / "small.tar")
+    (tmp_path / "cut.tar").write_bytes(shard.read_bytes()[:700])
+    for name, members, message in (
+        ("small", None, "is not a shard"), ("cut", None, "is not a shard"), ("alone", {"0.txt": b"a cat"}, "have no picture"),
+        ("gif", {"0.gif": b"GIF89a", "0.txt": b"a cat"}, "of a kind that is not read"),
+    ):
+        if members:
+            with tarfile.open(tmp_path / f"{name}.tar", "w") as out:
+                for file, content in members.items():
+                    entry = tarfile.TarInfo(file)
+                    entry.size = len(content)
+                    out.addfile(entry, io.BytesIO(content))
+        with pytest.raises(DataError, match=message):
+            list(samples([tmp_path / f"{name}.tar"]))
 
 
 def test_no_pictures_is_an_error(tmp_path: Path, tokenizer: Tokenizer) -> None:

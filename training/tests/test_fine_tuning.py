@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import json
+import struct
 import sys
+import zlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -213,6 +215,26 @@ def breaking(fault: str, folder: Path) -> None:
         table_of(folder, "metadata.jsonl", '{"file": "0.png"}\n')
     elif fault == "missing":
         table_of(folder, "captions.csv", "file_name,text\n9.png,a dog\n")
+    elif fault in ("hidden", "outside", "twice"):
+        name = {"hidden": ".0.png", "outside": "../0.png", "twice": "0.txt"}[fault]
+        (folder / name).write_bytes((folder / "0.png").read_bytes())
+        table_of(folder, "captions.csv", f"file_name,text\n{name},a dog\n")
+    elif fault == "quotes":
+        table_of(folder, "captions.csv", 'file_name,text\n0.png,"a dog\n')
+    elif fault == "deep":
+        (folder / "0.txt").unlink()
+        (folder / "0.json").write_text("[" * 100_000)
+    elif fault == "alone":
+        (folder / "3.png").unlink()
+    elif fault == "heic":
+        (folder / "3.png").rename(folder / "3.HEIC")
+    elif fault == "link":
+        (folder / "9.png").symlink_to("nowhere.png")
+    elif fault == "exif":
+        content = (folder / "0.png").read_bytes()
+        chunk = b"eXIf" + b"II*\0\x08\0\0\0\xff\xff"
+        exif = struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
+        (folder / "0.png").write_bytes(content[:33] + exif + content[33:200])
 
 
 @pytest.mark.parametrize(("fault", "message"), [
@@ -221,7 +243,10 @@ def breaking(fault: str, folder: Path) -> None:
     ("unreadable", r"2 of 6 pictures cannot be read: .*2\.png \(no picture of a known format\), .*5\.png"),
     ("latin", r"'.*0\.txt' is not text in UTF-8"),
     ("unnamed", r"metadata\.jsonl', line 1, lacks a file_name"),
-    ("missing", r"names pictures that are not there: 9\.png"),
+    ("missing", r"names pictures that are not there .*: 9\.png"), ("hidden", r"not there .*: \.0\.png"),
+    ("outside", r"not there .*: \.\./0\.png"), ("twice", r"not there .*: 0\.txt"), ("quotes", "is no table"), ("deep", "is not JSON"),
+    ("alone", r"1 captions have no picture beside them: .*3\.txt"), ("heic", r"kinds that are not read .*: .*3\.HEIC"),
+    ("link", r"lead nowhere.*9\.png"), ("exif", r"1 of 6 pictures cannot be read: .*0\.png"),
 ])
 def test_what_cannot_be_used_is_told(
     fault: str, message: str, pictures: Path, tmp_path: Path, tokenizer: Tokenizer

@@ -119,15 +119,17 @@ bool kafka_record_current(const struct kafka *kafka, const struct kafka_record *
 /*
  * One transaction: all outputs of all units that are not lost, and the offsets after their records.
  * Retries, aborts and re-creates the producer as needed, keeping the results: on return 0 each unit
- * is either committed exactly once or marked lost. Serves the consumer meanwhile. Errors: ERR_KAFKA
+ * is either committed exactly once or marked lost. Serves the consumer meanwhile. Errors:
+ * ERR_TOO_LARGE when an output is larger than the brokers take, and nothing is committed; ERR_KAFKA
  * or ERR_TIMEOUT when the brokers have not answered for deadline_ms; then nothing is known and the
  * process should exit for its slot to be taken over.
  */
 int kafka_commit(struct kafka *kafka, struct kafka_unit *units, size_t count, int deadline_ms,
                  struct err *err);
 /* Outputs that belong to no consumed record (timers of the coordinator): one transaction. It is
-   fenced like a commit: when partitions came or went before it was through, nothing is published
-   and ERR_CONFLICT is returned; kafka_poll() then tells of the change. Other errors as above. */
+   fenced like a commit: when partitions came or went since the last kafka_poll(), nothing is
+   published and ERR_CONFLICT is returned; kafka_poll() then tells of the change. Other errors as
+   above. */
 int kafka_publish(struct kafka *kafka, const struct kafka_output *outputs, size_t count,
                   int deadline_ms, struct err *err);
 /* When nothing is in flight: moves committed offsets past transaction markers, so that idle lag is

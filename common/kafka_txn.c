@@ -9,6 +9,7 @@
  *             start aborts what the old one left open, then try again
  *   LATE      the deadline has passed, or the consumer is beyond repair
  *   REFUSED   trying again would not help
+ *   MOVED     kafka_publish(): partitions came or went since its caller last heard of it
  *
  * A retriable error repeats the same call with the same arguments. The results are kept across
  * attempts; before each new one, units whose partition was revoked are dropped, and the group's
@@ -29,7 +30,7 @@
 #define REPEAT_MS  20    /* between repetitions of a call */
 #define SETTLE_MS  300   /* for a rebalance to arrive after a failed attempt */
 
-enum verdict { DONE, REPEAT, ABORT, RECREATE, LATE, REFUSED };
+enum verdict { DONE, REPEAT, ABORT, RECREATE, LATE, REFUSED, MOVED };
 
 /* One call of kafka_commit() or kafka_publish(). */
 struct work {
@@ -39,6 +40,7 @@ struct work {
     size_t count;
     const struct kafka_output *outputs; /* of kafka_publish() */
     size_t output_count;
+    uint64_t assignments; /* of kafka_publish(): as they were when it was called */
     int64_t deadline;
     bool commit_sent; /* an attempt got as far as asking for the commit */
     rd_kafka_topic_partition_list_t *offsets[KAFKA_LANES_MAX]; /* NULL: unused lane */
@@ -441,12 +443,21 @@ static void offsets_drop(struct work *work)
     }
 }
 
+/* Waiting for the producer or the offsets serves the consumer, and a generation that was taken
+   after a rebalance fences nobody: what is published must be of the assignment that its maker knew.
+ */
+static bool moved(const struct work *work)
+{
+    const struct kafka *kafka = work->kafka;
+    return work->count == 0 && (kafka->notice_count > 0 || kafka->assignments != work->assignments);
+}
+
 static enum verdict attempt(struct work *work)
 {
     if (kafka_producer_start(work->kafka, work->deadline, &work->last))
         return late(work) ? LATE : RECREATE;
     offsets_take(work);
-    enum verdict verdict = transact(work);
+    enum verdict verdict = moved(work) ? MOVED : transact(work);
     offsets_drop(work);
     return verdict;
 }
@@ -524,7 +535,7 @@ static int commit(struct work *work, int deadline_ms, struct err *err)
         }
         verdict = clean_up(work, verdict);
         if (verdict == REFUSED)
-            return err_set(err, ERR_KAFKA, "%s", work->last.text);
+            return err_set(err, ERR_TOO_LARGE, "%s", work->last.text);
         if (verdict == LATE || late(work))
             return give_up(work, deadline_ms, err);
         kafka_serve(work->kafka, SETTLE_MS);
@@ -553,7 +564,6 @@ int kafka_commit(struct kafka *kafka, struct kafka_unit *units, size_t count, in
 
 static int publish(struct work *work, int deadline_ms, struct err *err)
 {
-    uint64_t assignments = work->kafka->assignments;
     for (;;) {
         enum verdict verdict = attempt(work);
         if (verdict == DONE) {
@@ -561,14 +571,15 @@ static int publish(struct work *work, int deadline_ms, struct err *err)
             return 0;
         }
         bool unknown = verdict == RECREATE && work->commit_sent;
+        if (verdict == MOVED)
+            return err_set(err, ERR_CONFLICT, "the assignment changed%s%s",
+                           *work->last.text ? ": " : "", work->last.text);
         verdict = clean_up(work, verdict);
         if (unknown || verdict == REFUSED)
-            return err_set(err, ERR_KAFKA, "%s", work->last.text);
+            return err_set(err, unknown ? ERR_KAFKA : ERR_TOO_LARGE, "%s", work->last.text);
         if (verdict == LATE || late(work))
             return give_up(work, deadline_ms, err);
         kafka_serve(work->kafka, SETTLE_MS);
-        if (work->kafka->assignments != assignments)
-            return err_set(err, ERR_CONFLICT, "the assignment changed: %s", work->last.text);
     }
 }
 
@@ -578,6 +589,7 @@ int kafka_publish(struct kafka *kafka, const struct kafka_output *outputs, size_
     struct work work = {.kafka = kafka,
                         .outputs = outputs,
                         .output_count = count,
+                        .assignments = kafka->assignments,
                         .deadline = kafka_now_ms() + deadline_ms};
     return publish(&work, deadline_ms, err);
 }

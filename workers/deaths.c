@@ -123,7 +123,7 @@ void deaths_clear(struct deaths *deaths, struct parcel *const *parcels, size_t c
     struct err err = {0};
     bool any = false;
     for (size_t i = 0; i < count; i++) {
-        if (!parcels[i]->counted && !given_up(parcels[i]))
+        if (parcels[i]->gone || (!parcels[i]->counted && !given_up(parcels[i])))
             continue;
         queue(deaths, parcels[i], "DEL", NULL);
         parcels[i]->counted = false;
@@ -139,6 +139,7 @@ void deaths_take_back(struct deaths *deaths, struct parcel *const *parcels, size
     char key[REDIS_KEY_SIZE];
     int rc = 0;
     for (size_t i = 0; i < count; i++) {
+        parcels[i]->gone = true;
         if (!parcels[i]->counted)
             continue;
         parcels[i]->counted = false;

@@ -29,7 +29,7 @@ void deaths_look(struct deaths *deaths, struct parcel *const *parcels, size_t co
 /* Counts the parcels that are about to be computed. */
 void deaths_count(struct deaths *deaths, struct parcel *const *parcels, size_t count);
 /* They are committed: removes the counts, also of one that has failed as worker_died. Parcels that
-   are not counted are left out, here and below. */
+   are not counted are left out, here and below, and here those that were taken back. */
 void deaths_clear(struct deaths *deaths, struct parcel *const *parcels, size_t count);
 /* They are not ours any more, and their next worker counts for itself: takes back one each. */
 void deaths_take_back(struct deaths *deaths, struct parcel *const *parcels, size_t count);

@@ -38,7 +38,8 @@ struct parcel {
     atomic_bool abandoned; /* set by the Kafka thread while another computes: not ours any more */
     bool cache_hit, computed;
     bool looked;  /* deaths.h was asked for its count */
-    bool counted; /* in Redis, as started; both are the Kafka thread's, as is the next */
+    bool counted; /* in Redis, as started; both are the Kafka thread's, as are the next two */
+    bool gone;    /* it went to another worker, whose count is not ours to clear */
     int deaths;   /* how often its worker has died before; 0 where it is not known */
 
     double queue_ms, compute_ms; /* as in the event */

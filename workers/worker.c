@@ -255,6 +255,14 @@ static void settle(struct worker *worker, const struct work *work, const struct 
     count(worker, &counters);
 }
 
+/* What we did not commit, and did not die of, is no death of ours. */
+static void take_back(struct worker *worker, const struct work *work)
+{
+    if (work)
+        deaths_take_back(&worker->deaths, work->parcels, work->count);
+}
+
+/* An output that is too large ends each worker that tries: that one counts. */
 static int commit(struct worker *worker, struct work *work, struct err *err)
 {
     struct kafka_unit *units = xcalloc(work->count, sizeof(*units));
@@ -267,6 +275,8 @@ static int commit(struct worker *worker, struct work *work, struct err *err)
     fault_at(FAULT_AFTER_COMMIT, NULL, NULL);
     if (!rc)
         settle(worker, work, units);
+    else if (rc != -ERR_TOO_LARGE)
+        take_back(worker, work);
     free(units);
     work_free(work);
     return rc;
@@ -314,6 +324,7 @@ static int turn(struct worker *worker, struct err *err)
     bool dispatched = !rc && dispatch(worker);
     if (done && !rc)
         return commit(worker, done, err);
+    take_back(worker, done);
     work_free(done);
     if (rc || dispatched)
         return rc;
@@ -422,8 +433,10 @@ static int lead(const struct config *config, enum stage stage, struct shard *sha
     stops_unblock();
     if (!rc)
         rc = loop(&worker, err);
-    if (rc)
+    if (rc) {
+        take_back(&worker, worker.busy);
         return rc; /* the process ends, and with it the batch in hand */
+    }
     stop(&worker);
     log_info("stopped");
     return 0;

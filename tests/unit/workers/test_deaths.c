@@ -115,6 +115,20 @@ static void test_taken_back_once(void **state)
     done(theirs);
 }
 
+/* Given up, but lost before the commit: its next worker is to find the count. */
+static void test_given_up_and_lost(void **state)
+{
+    (void)state;
+    struct parcel *parcel = make(1);
+    redis_ask(&server, "SET", KEY, "3");
+    deaths_look(&deaths, &parcel, 1);
+    assert_int_equal(parcel->err.code, ERR_WORKER_DIED);
+    deaths_take_back(&deaths, &parcel, 1);
+    deaths_clear(&deaths, &parcel, 1);
+    assert_string_equal(redis_ask(&server, "GET", KEY, NULL), "3");
+    done(parcel);
+}
+
 static void test_unreadable_records_are_left_out(void **state)
 {
     (void)state;
@@ -147,6 +161,7 @@ int main(void)
         cmocka_unit_test_setup(test_counted_and_cleared, clean),
         cmocka_unit_test_setup(test_deaths, clean),
         cmocka_unit_test_setup(test_taken_back_once, clean),
+        cmocka_unit_test_setup(test_given_up_and_lost, clean),
         cmocka_unit_test(test_unreadable_records_are_left_out),
         cmocka_unit_test(test_redis_away),
     };

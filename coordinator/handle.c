@@ -410,9 +410,9 @@ static void admit(struct turn *turn)
 
 static void retries_begin(struct turn *turn, struct live_job *job)
 {
-    for (int i = 0; i < job->job.n; i++) {
+    for (int i = 0; job->pictures && i < job->job.n; i++) {
         struct picture *picture = &job->pictures[i];
-        if (picture->retry_at_ms == 0 || picture->retry_at_ms > turn->now_ms)
+        if (picture->retry_at_ms <= 0 || picture->retry_at_ms > turn->now_ms)
             continue;
         add_task(turn, job, i);
         retry_begun(picture);

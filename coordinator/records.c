@@ -251,15 +251,32 @@ static char *copy_of(const json_t *object, const char *key)
     return text && *text ? xstrdup(text) : NULL;
 }
 
-static int image_read(struct live_job *job, const json_t *json, struct err *err)
+/* What no coordinator writes, though the schema allows it. */
+static int image_check(const struct live_job *job, int index, const json_t *json, struct err *err)
+{
+    const struct picture *picture = &job->pictures[index];
+    bool pending = picture->state == PICTURE_PENDING;
+    if (int_of(json, "hop") > job->job.hops - pending)
+        return err_set(err, ERR_INVALID_RECORD, "picture %d of job '%s' is %s after hop %d of %d",
+                       index, job->job.id, picture_state_name(picture->state), int_of(json, "hop"),
+                       job->job.hops);
+    if (pending && text_of(json, "retry_at") && picture->retry_at_ms <= 0)
+        return err_set(err, ERR_INVALID_RECORD, "picture %d of job '%s' waits until '%s'", index,
+                       job->job.id, text_of(json, "retry_at"));
+    return 0;
+}
+
+/* `seen`: a bit for each index that was there. */
+static int image_read(struct live_job *job, const json_t *json, uint64_t *seen, struct err *err)
 {
     int index = int_of(json, "index");
     if (!job->pictures || index >= job->job.n)
         return err_set(err, ERR_INVALID_RECORD, "job '%s' has no picture %d", job->job.id, index);
     struct picture *picture = &job->pictures[index];
-    if (picture->uri || picture->error_code)
+    if (*seen >> index & 1)
         return err_set(err, ERR_INVALID_RECORD, "picture %d of job '%s' is there twice", index,
                        job->job.id);
+    *seen |= UINT64_C(1) << index;
     if (!picture_state_parse(text_of(json, "state"), &picture->state))
         BUG("the schema allows a picture's state that the table does not have");
     picture->hops = int_of(json, "hop");
@@ -270,7 +287,7 @@ static int image_read(struct live_job *job, const json_t *json, struct err *err)
     picture->height = int_of(json, "height");
     picture->error_code = copy_of(json, "error_code");
     picture->error_message = copy_of(json, "error_message");
-    return 0;
+    return image_check(job, index, json, err);
 }
 
 static void route_read(struct job *job, const json_t *json)
@@ -300,6 +317,12 @@ static int request_read(struct job *job, const json_t *json, const struct kafka_
     return rc;
 }
 
+static bool is_key(const struct kafka_record *record, const char *id)
+{
+    return record->key && record->key_size == strlen(id) &&
+           memcmp(record->key, id, record->key_size) == 0;
+}
+
 static int job_read(struct live_job **out, int home, const json_t *json,
                     const struct kafka_record *record, struct err *err)
 {
@@ -309,6 +332,10 @@ static int job_read(struct live_job **out, int home, const json_t *json,
 
     if (rc == 0 && readable && job.type != JOB_TEXT_TO_IMAGE)
         rc = err_set(err, ERR_INVALID_RECORD, "the request of '%s' is no picture job", job.id);
+    if (rc == 0 && !readable && json_array_size(json_object_get(json, "images")) > 0)
+        rc = err_set(err, ERR_INVALID_RECORD, "there are pictures without a request");
+    if (rc == 0 && readable && !is_key(record, job.id))
+        rc = err_set(err, ERR_INVALID_RECORD, "the key is not the id '%s'", job.id);
     if (rc < 0) {
         job_release(&job);
         return rc;
@@ -326,8 +353,9 @@ static int images_read(struct live_job *job, const json_t *images, struct err *e
 {
     size_t i;
     const json_t *image;
+    uint64_t seen = 0;
     json_array_foreach (images, i, image) {
-        int rc = image_read(job, image, err);
+        int rc = image_read(job, image, &seen, err);
         if (rc < 0)
             return rc;
     }
@@ -340,7 +368,6 @@ static void fields_read(struct live_job *job, const json_t *json)
     const json_t *notice;
 
     BUG_ON(!job_state_parse(text_of(json, "state"), &job->state));
-    job->created_at_ms = iso8601_parse(text_of(json, "created_at"));
     job->error_code = copy_of(json, "error_code");
     job->error_message = copy_of(json, "error_message");
     for (enum stage stage = 0; stage < STAGE_COUNT; stage++)
@@ -358,9 +385,29 @@ static int admission_read(struct live_job *job, const json_t *json, struct err *
     job->offset = json_integer_value(json_object_get(json, "offset"));
     job->admitted = admitted ? (int)json_integer_value(admitted) : job->pictures ? job->job.n : 0;
     bool waits = job->state == JOB_ACCEPTED;
+    if (job->job.seed < 0 || job->job.size <= 0 || !*job->job.model)
+        return err_set(err, ERR_INVALID_RECORD, "the request of '%s' is not complete", job->job.id);
     if (job->admitted > job->job.n || waits != (job->admitted == 0) || waits != !job->pictures)
         return err_set(err, ERR_INVALID_RECORD, "%d pictures of the %s job '%s' are admitted",
                        job->admitted, job_state_name(job->state), job->job.id);
+    for (int i = job->admitted; job->pictures && i < job->job.n; i++) {
+        const struct picture *picture = &job->pictures[i];
+        if (picture->state != PICTURE_PENDING || picture->hops || picture->attempt ||
+            picture->retry_at_ms || picture->ref)
+            return err_set(err, ERR_INVALID_RECORD,
+                           "picture %d of job '%s' has begun but is not admitted", i, job->job.id);
+    }
+    return 0;
+}
+
+static int times_read(struct live_job *job, const json_t *json, struct err *err)
+{
+    const char *finished = text_of(json, "finished_at"), *updated = text_of(json, "updated_at");
+    job->created_at_ms = iso8601_parse(text_of(json, "created_at"));
+    job->finished_at_ms = finished ? iso8601_parse(finished) : 0;
+    job->updated_at_ms = iso8601_parse(finished ? finished : updated);
+    if (job->created_at_ms < 0 || job->finished_at_ms < 0 || job->updated_at_ms < 0)
+        return err_set(err, ERR_INVALID_RECORD, "job '%s' has times that are none", job->job.id);
     return 0;
 }
 
@@ -379,10 +426,9 @@ static int record_read(struct live_job **out, const char *schema, int home,
         fields_read(job, json);
         rc = job_state_final(job->state) ? 0 : admission_read(job, json, err);
     }
+    if (rc == 0)
+        rc = times_read(job, json, err);
     if (rc == 0) {
-        const char *finished = text_of(json, "finished_at"), *updated = text_of(json, "updated_at");
-        job->finished_at_ms = finished ? iso8601_parse(finished) : 0;
-        job->updated_at_ms = iso8601_parse(finished ? finished : updated);
         job->digest = record_digest(record);
         *out = job;
         job = NULL;

@@ -180,6 +180,98 @@ static void test_nonsense_is_refused(void **state)
     }
 }
 
+/* Decodes the record of a job with two pictures that runs, with what is given put into it. */
+static int decode_odd(const char *key, const char *request, const char *members, const char *images)
+{
+    char *text =
+        xasprintf("{\"version\":1,\"id\":\"a\",\"state\":\"running\",\"updated_at\":"
+                  "\"2026-01-31T12:34:56.789Z\",\"request\":{\"version\":1,\"type\":"
+                  "\"text-to-image\",\"id\":\"a\",\"prompt\":\"a\",\"n\":2,\"size\":64,"
+                  "\"model\":\"emoji\"%s},\"route\":[{\"stage\":\"text-encode\",\"steps\":0,"
+                  "\"guidance\":0},{\"stage\":\"prior\",\"steps\":1,\"guidance\":1}],"
+                  "\"timings\":{},\"notices\":[],\"error_code\":\"\",\"error_message\":\"\","
+                  "%s,\"images\":[%s]}",
+                  request, members, images);
+    struct kafka_record record = {.topic = "unclip.state",
+                                  .key = key,
+                                  .key_size = key ? strlen(key) : 0,
+                                  .value = text,
+                                  .value_size = strlen(text)};
+    struct live_job *job = NULL;
+    struct err err;
+    int rc = state_decode(&job, HOME, &record, &err);
+    if (rc < 0)
+        print_message("%s\n", err.text);
+    assert_true((rc == 0) == (job != NULL));
+    live_job_free(job);
+    free(text);
+    return rc;
+}
+
+#define SEED           ",\"seed\":7"
+#define AT(time)       "\"created_at\":\"" time "\""
+#define GOOD_TIME      "2026-01-31T12:34:56.789Z"
+#define IMAGE(i, more) "{\"index\":" #i ",\"seed\":7,\"state\":" more "}"
+#define GOOD_IMAGE     IMAGE(0, "\"pending\",\"hop\":1")
+
+/* Valid by the schema, but such that going on with it would be a bug. */
+static void test_the_impossible_is_refused(void **state)
+{
+    static const struct {
+        const char *key, *request, *members, *images;
+    } cases[] = {
+        {"a", "", AT(GOOD_TIME), GOOD_IMAGE},
+        {NULL, SEED, AT(GOOD_TIME), GOOD_IMAGE},
+        {"a", SEED, AT("1900-01-01T00:00:00.000Z"), GOOD_IMAGE},
+        {"a", SEED, AT("2026-99-01T00:00:00.000Z"), GOOD_IMAGE},
+        {"a", SEED, AT(GOOD_TIME), IMAGE(0, "\"pending\",\"hop\":2")},
+        {"a", SEED, AT(GOOD_TIME), IMAGE(0, "\"failed\",\"hop\":3")},
+        {"a", SEED, AT(GOOD_TIME), GOOD_IMAGE "," GOOD_IMAGE},
+        {"a", SEED, AT(GOOD_TIME),
+         IMAGE(0, "\"pending\",\"hop\":1,\"retry_at\":\"1969-12-31T00:00:00.000Z\"")},
+        {"a", SEED, AT(GOOD_TIME),
+         IMAGE(0, "\"pending\",\"hop\":1,\"ref\":\"x\",\"retry_at\":\"2026-13-31T00:00:00.000Z\"")},
+        {"a", SEED, AT(GOOD_TIME) ",\"admitted\":1",
+         GOOD_IMAGE "," IMAGE(1, "\"pending\",\"hop\":1")},
+        {"a", SEED, AT(GOOD_TIME) ",\"admitted\":1",
+         GOOD_IMAGE "," IMAGE(1, "\"failed\",\"hop\":0")},
+        {"a", SEED, AT(GOOD_TIME) ",\"admitted\":1",
+         GOOD_IMAGE "," IMAGE(1, "\"pending\",\"hop\":0,\"retry_at\":\"" GOOD_TIME "\"")},
+    };
+    (void)state;
+    assert_int_equal(decode_odd("a", SEED, AT(GOOD_TIME), GOOD_IMAGE), 0);
+    assert_int_equal(decode_odd("a", SEED, AT(GOOD_TIME) ",\"admitted\":1",
+                                GOOD_IMAGE "," IMAGE(1, "\"pending\",\"hop\":0")),
+                     0);
+    assert_int_equal(decode_odd("a", SEED, AT(GOOD_TIME), IMAGE(0, "\"failed\",\"hop\":2")), 0);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        assert_int_equal(
+            decode_odd(cases[i].key, cases[i].request, cases[i].members, cases[i].images),
+            -ERR_INVALID_RECORD);
+}
+
+static void test_pictures_without_a_request_are_refused(void **state)
+{
+    static const char value[] =
+        "{\"version\":1,\"id\":\"a\",\"type\":null,\"state\":\"failed\"," AT(
+            GOOD_TIME) ",\"finished_at\":\"" GOOD_TIME
+                       "\",\"request\":null,\"route\":[],\"images\":[" IMAGE(
+                           0,
+                           "\"failed\",\"hop\":0") "],\"timings\":{},\"notices\":[],\"error_code\":"
+                                                   "\"timeout\",\"error_message\":\"late\"}";
+    struct kafka_record record = {.topic = "unclip.results",
+                                  .key = "a",
+                                  .key_size = 1,
+                                  .value = value,
+                                  .value_size = sizeof value - 1};
+    struct live_job *job = NULL;
+    struct err err;
+    (void)state;
+    assert_int_equal(schema_validate("result", value, sizeof value - 1, &err), 0);
+    assert_int_equal(result_decode(&job, HOME, &record, &err), -ERR_INVALID_RECORD);
+    assert_null(job);
+}
+
 static void test_digests(void **state)
 {
     (void)state;
@@ -212,6 +304,8 @@ int main(void)
         cmocka_unit_test(test_result_comes_back),
         cmocka_unit_test(test_refused_result_comes_back),
         cmocka_unit_test(test_nonsense_is_refused),
+        cmocka_unit_test(test_the_impossible_is_refused),
+        cmocka_unit_test(test_pictures_without_a_request_are_refused),
         cmocka_unit_test(test_digests),
         cmocka_unit_test(test_times),
     };

@@ -59,6 +59,7 @@ struct coordinator {
     struct work batch[BATCH_MAX];
     size_t count, bytes;
     bool ready;    /* said so */
+    bool arrived;  /* a partition was read back, and nothing has been let in since */
     json_t *newer; /* while a partition is read: id → why its last state cannot be read by us */
 };
 
@@ -152,6 +153,7 @@ static int partition_read(struct coordinator *self, int partition, struct err *e
         return err_prefix(err, "cannot read partition %d back", partition);
     fault_at(FAULT_IN_REPLAY, NULL, NULL);
     ledger_partition_ready(self->ledger, partition);
+    self->arrived = true;
     view_partition_add(self->view, partition);
     log_info("partition %d: assigned, %zu live jobs", partition,
              ledger_count(self->ledger) - before);
@@ -264,14 +266,25 @@ static void due_lost(struct coordinator *self, const struct outbox *outbox)
     }
 }
 
-/* What is due, in a transaction of its own. The batch is empty. */
+/* What is due, and what may be let in where a partition was read back. */
+static size_t due_make(struct coordinator *self, struct outbox *outbox)
+{
+    int64_t now_ms = clock_wall_ms(self->clock);
+    size_t count = handle_due(&self->handler, now_ms, outbox);
+    if (self->arrived)
+        handle_admission(&self->handler, now_ms, outbox);
+    self->arrived = false;
+    return count + outbox->count;
+}
+
+/* That, in a transaction of its own. The batch is empty. */
 static int serve_due(struct coordinator *self, struct err *err)
 {
     struct outbox outbox = {0};
     struct err why;
     int rc = 0;
 
-    if (handle_due(&self->handler, clock_wall_ms(self->clock), &outbox) == 0)
+    if (due_make(self, &outbox) == 0)
         return 0;
     handle_settle(&self->handler);
     fault_at(FAULT_BEFORE_BEGIN, NULL, NULL);

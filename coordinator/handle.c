@@ -406,6 +406,15 @@ static void admit(struct turn *turn)
     }
 }
 
+void handle_admission(struct handler *handler, int64_t now_ms, struct outbox *outbox)
+{
+    struct turn turn = {
+        .handler = handler, .ledger = handler->ledger, .now_ms = now_ms, .outbox = outbox};
+    for (; turn.home < LEDGER_PARTITIONS_MAX; turn.home++)
+        if (ledger_partition_kept(handler->ledger, turn.home))
+            admit(&turn);
+}
+
 /* --- timers --- */
 
 static void retries_begin(struct turn *turn, struct live_job *job)
@@ -437,10 +446,8 @@ size_t handle_due(struct handler *handler, int64_t now_ms, struct outbox *outbox
             retries_begin(&turn, job);
         ledger_touch(handler->ledger, job, outbox, now_ms);
     }
-    /* in the end, lest a job be let in that is to expire here too */
-    for (turn.home = 0; count > 0 && turn.home < LEDGER_PARTITIONS_MAX; turn.home++)
-        if (ledger_partition_kept(handler->ledger, turn.home))
-            admit(&turn);
+    if (count > 0) /* in the end, lest a job be let in that is to expire here too */
+        handle_admission(handler, now_ms, outbox);
     return count;
 }
 

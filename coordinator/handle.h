@@ -42,6 +42,12 @@ void handle_record(struct handler *handler, const struct kafka_record *record, i
 size_t handle_due(struct handler *handler, int64_t now_ms, struct outbox *outbox);
 
 /*
+ * Lets in whatever there is room for, on all partitions: after one was read back, where a bound may
+ * have risen, or jobs may be gone whose ends would have made room. Records and timers do so anyway.
+ */
+void handle_admission(struct handler *handler, int64_t now_ms, struct outbox *outbox);
+
+/*
  * Before the commit of any number of handled records: writes the state, or the result and the
  * state's tombstone, of every job that they changed, once, into the outbox of the last record that
  * did.

@@ -15,8 +15,9 @@
  *      exists only as long as it is changed or unshown; after that only its id is remembered.
  *  (7) An id is never both live and remembered.
  *  (8) Each live job's ticket counts its pictures that wait and those in flight, once
- *      ledger_partition_ready() has run. After each record nothing waits for which there is room;
- *      so whatever waits in unclip.state waits for pictures in flight, whose events let it in.
+ *      ledger_partition_ready() has run. After each record, and after a partition was read back,
+ *      nothing waits for which there is room; so whatever waits waits for pictures in flight, whose
+ *      events let it in.
  *  (9) The timer of a live job that is not changed is on exactly when the job has a deadline or one
  *      of its pictures waits to be tried again, and is due with the first of these.
  *

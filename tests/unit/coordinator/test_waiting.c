@@ -252,6 +252,32 @@ static void test_takeovers(void **state)
     assert_int_equal(ledger_count(w->f.ledger), 0);
 }
 
+/* The jobs that were in flight cannot be read any more: what waited for them is let in at once, for
+   nothing else may ever come. */
+static void test_takeover_without_those_in_flight(void **state)
+{
+    struct world *w = *state;
+    send(w, "a", 2, "");
+    send(w, "b", 3, "");
+    commit(w);
+    for (size_t i = 0; i < w->keys; i++)
+        if (memcmp(w->state[i].key, "a", 1) == 0) {
+            free((void *)(uintptr_t)w->state[i].value);
+            w->state[i].value = NULL;
+        }
+    take_over(w, 2);
+    struct outbox *out = &w->f.outboxes[w->f.records++];
+    assert_int_equal(handle_due(&w->f.handler, w->f.now_ms, out), 0);
+    handle_admission(&w->f.handler, w->f.now_ms, out);
+    assert_tasks(out, "b/0 b/1");
+    handle_admission(&w->f.handler, w->f.now_ms, out);
+    assert_tasks(out, "b/0 b/1");
+    handle_settle(&w->f.handler);
+    json_t *json = output_json(out, TOPIC_STATE, "state");
+    assert_int_equal(json_integer_value(json_object_get(json, "admitted")), 2);
+    json_decref(json);
+}
+
 /* A higher bound is used from the next record on. */
 static void test_takeover_with_another_bound(void **state)
 {
@@ -328,7 +354,7 @@ int main(void)
         TEST(test_expiry_makes_room),           TEST(test_clients_take_turns),
         TEST(test_events_of_what_waits),        TEST(test_quota),
         TEST(test_memory_of_a_waiting_job),     TEST(test_takeovers),
-        TEST(test_takeover_with_another_bound),
+        TEST(test_takeover_with_another_bound), TEST(test_takeover_without_those_in_flight),
     };
     log_init("test", LOG_LEVEL_ERROR);
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -149,6 +149,17 @@ static void job_again(struct turn *turn, const struct job *job, bool same)
     dead_letter(turn, job->id, &err);
 }
 
+/* Tensors that are kept for another try are in the store, which we do not reach: their tasks are
+   written all the same. A worker finds the job ended, drops them, and removes the tensors. */
+static void retries_release(struct turn *turn, const struct live_job *job)
+{
+    for (int i = 0; job->pictures && i < job->job.n; i++) {
+        const struct picture *picture = &job->pictures[i];
+        if (picture->state == PICTURE_PENDING && picture->retry_at_ms > 0 && picture->ref)
+            add_task(turn, job, i);
+    }
+}
+
 static void job_cancel(struct turn *turn, const char *id)
 {
     struct live_job *live = ledger_find(turn->ledger, turn->home, id);
@@ -163,6 +174,7 @@ static void job_cancel(struct turn *turn, const char *id)
         dead_letter(turn, id, &err);
         return;
     }
+    retries_release(turn, live);
     live_job_drop(live);
     live_job_error(live, err_name(ERR_CANCELLED), "the job was cancelled");
     job_set_state(turn->ledger, live, JOB_CANCELLED, turn->now_ms, "a cancellation came");
@@ -175,6 +187,7 @@ static void job_expire(struct turn *turn, struct live_job *job)
     char message[80];
     snprintf(message, sizeof message, "the job's deadline of %lld s has passed",
              (long long)job->job.deadline_s);
+    retries_release(turn, job);
     live_job_drop(job);
     live_job_error(job, err_name(ERR_EXPIRED), message);
     job_set_state(turn->ledger, job, JOB_EXPIRED, turn->now_ms, "its deadline has passed");

@@ -71,6 +71,18 @@ expect "its way" "$(stages_of "$RUN-wait")" "text-encode:stage-finished:0 prior:
 decoder:picture-retry:0 decoder:picture-finished:1"
 expect "its pixels" "$(picture_of "$RUN-wait")" "$(picture_of "$RUN-plain")"
 
+# cancelled while it waits: what was kept for the next try goes
+restart coordinator-0 UNCLIP_RETRY_BASE_MS=60000
+restart decoder-0 "UNCLIP_FAULT=worker.before_compute:error@$RUN-cancelled:1"
+job "$RUN-cancelled" "a red heart"
+waits() { [[ -n $(field "$RUN-cancelled" retry_at) ]]; }
+within 60 waits || fail "$RUN-cancelled does not wait"
+[[ -n $(kept "$RUN-cancelled") ]] || fail "nothing is kept for the next try"
+"$UNCLIP_BIN/unclip" cancel "$RUN-cancelled" >/dev/null
+await_state "$RUN-cancelled" cancelled
+gone() { [[ -z $(kept "$RUN-cancelled") ]]; }
+within 60 gone || fail "the cancelled picture's tensors stay behind"
+
 # and the coordinator dies just when it is due, around the transaction that writes the task anew
 for point in before_begin after_produce before_commit after_commit; do
   id=$RUN-due-${point//_/-}

@@ -181,6 +181,37 @@ static void test_cancelled_while_it_waits(void **state)
     assert_int_equal(due_after(f, 60000)->count, 0);
 }
 
+/* The one task in the outbox refers to the tensors that are to go. */
+static void assert_released(const struct outbox *out)
+{
+    const struct kafka_output *output = NULL;
+    assert_int_equal(outputs_to(out, "unclip.tasks.decoder", &output), 1);
+    assert_string_equal(output->headers[1].name, "ref");
+    assert_memory_equal(output->headers[1].value, REF, sizeof REF - 1);
+}
+
+/* Its tensors do not stay behind: their task is written, for a worker to drop. */
+static void test_ends_while_its_tensors_are_kept(void **state)
+{
+    static const char job[] =
+        "{\"version\":1,\"type\":\"text-to-image\",\"prompt\":\"a red heart\","
+        "\"size\":64,\"deadline_s\":10}";
+    struct fixture *f = *state;
+
+    f->retry.base_ms = f->retry.max_ms = 3600000;
+    for (int cancelled = 0; cancelled < 2; cancelled++) {
+        const char *id = cancelled ? "heart" : "late";
+        send_job(f, id, job);
+        finish_stage(f, id, 0, STAGE_TEXT_ENCODE);
+        finish_stage(f, id, 0, STAGE_PRIOR);
+        send_event(f, "picture-retry", id, 0, STAGE_DECODER, ERROR ",\"ref\":\"" REF "\"");
+        fixture_commit(f);
+        assert_released(cancelled ? send_job(f, id, CANCEL) : due_after(f, 10000));
+        fixture_commit(f);
+        assert_int_equal(due_after(f, 3600000)->count, 0);
+    }
+}
+
 static void test_not_ours(void **state)
 {
     struct fixture *f = *state;
@@ -229,6 +260,7 @@ int main(void)
         TEST(test_enough),
         TEST(test_never),
         TEST(test_cancelled_while_it_waits),
+        TEST(test_ends_while_its_tensors_are_kept),
         TEST(test_not_ours),
         TEST(test_taken_over),
     };

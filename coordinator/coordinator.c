@@ -166,6 +166,7 @@ static void partition_drop(struct coordinator *self, int partition)
         return;
     view_partition_drop(self->view, partition);
     ledger_partition_drop(self->ledger, partition);
+    rates_forget(&self->rates, partition);
     log_info("partition %d: given up", partition);
 }
 

@@ -2,6 +2,8 @@
 /* Exponentially weighted means, which begin as plain ones. */
 #include "coordinator/rates.h"
 
+#include <string.h>
+
 static void rate_add(struct rate *rate, double ms)
 {
     if (rate->count < RATES_MEMORY)
@@ -32,6 +34,11 @@ void rates_ended(struct rates *rates, int partition, enum task_class task_class,
     if (pace->since_ms > 0)
         rate_add(&pace->between_ends, ms > 0 ? (double)ms : 0);
     pace->since_ms = now_ms;
+}
+
+void rates_forget(struct rates *rates, int partition)
+{
+    memset(rates->paces[partition], 0, sizeof rates->paces[partition]);
 }
 
 double rates_between_ends(const struct rates *rates, int partition, enum task_class task_class)

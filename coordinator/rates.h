@@ -35,6 +35,9 @@ void rates_began(struct rates *rates, int partition, enum task_class task_class,
 /* One has ended there. */
 void rates_ended(struct rates *rates, int partition, enum task_class task_class, int64_t now_ms);
 
+/* The partition has gone: when it comes back, others have ended pictures there meanwhile. */
+void rates_forget(struct rates *rates, int partition);
+
 /* Milliseconds between two ends; -1: not known. */
 double rates_between_ends(const struct rates *rates, int partition, enum task_class task_class);
 /* Milliseconds of computing that a picture has before it from hop `from` on; -1: not known. */

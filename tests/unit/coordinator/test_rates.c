@@ -65,12 +65,27 @@ static void test_an_end_without_a_beginning(void **state)
     assert_true(rates_between_ends(&rates, 0, CLASS_BULK) == 300);
 }
 
+static void test_a_partition_that_went(void **state)
+{
+    (void)state;
+    rates_began(&rates, 3, CLASS_BULK, 1000);
+    rates_ended(&rates, 3, CLASS_BULK, 1100);
+    rates_ended(&rates, 4, CLASS_BULK, 1100);
+    rates_ended(&rates, 4, CLASS_BULK, 1200);
+    rates_forget(&rates, 3);
+    assert_true(rates_between_ends(&rates, 3, CLASS_BULK) == -1);
+    assert_true(rates_between_ends(&rates, 4, CLASS_BULK) == 100);
+    rates_ended(&rates, 3, CLASS_BULK, 900000); /* its beginning was not seen here */
+    assert_true(rates_between_ends(&rates, 3, CLASS_BULK) == -1);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup(test_work_ahead, reset),
         cmocka_unit_test_setup(test_between_ends, reset),
         cmocka_unit_test_setup(test_an_end_without_a_beginning, reset),
+        cmocka_unit_test_setup(test_a_partition_that_went, reset),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

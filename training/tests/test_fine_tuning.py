@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import struct
 import sys
 import zlib
@@ -13,15 +14,16 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image, ImageDraw
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import nn
-from unclip_training import adopt, example, models, train
+from unclip_training import adopt, directory, example, models, train
 from unclip_training.context import Context
 from unclip_training.data.compositor import Scenes, on_device
 from unclip_training.data.mixed import GROUP, ROWS, Mixed, cover, mix, view, windows
 from unclip_training.data.pictures import DataError, Pictures, open_pictures, samples
 from unclip_training.data.sprites import Atlas
 from unclip_training.data.table import World, open_table
+from unclip_training.evaluation import evaluate
 from unclip_training.export import export
 from unclip_training.loop import Budget, write_atomically
 from unclip_training.presets import PRESETS, STAGES, Preset, fine_tune
@@ -383,6 +385,60 @@ def test_misuse_is_told_in_a_line(
     for _ in range(2):  # the same after the folder was mended, and not that something exists already
         with pytest.raises(SystemExit, match=message):
             train.main()
+
+
+def broken_model(fault: str, folder: Path) -> None:
+    if fault in ("decoder", "image_encoder", "super_res_last", "prior_scheduler"):
+        shutil.rmtree(folder / fault)
+    elif fault == "int8":
+        save_file({"weight": torch.zeros(2, dtype=torch.int8)}, folder / "prior" / "diffusion_pytorch_model.safetensors")
+    elif fault == "vocabulary":
+        (folder / "tokenizer" / "vocab.json").write_text(json.dumps({str(at): at for at in range(40_000)}))
+    elif fault == "json":
+        (folder / "text_encoder" / "config.json").write_text("{")
+    elif fault in ("v", "noise"):
+        name = "super_res_scheduler" if fault == "v" else "prior_scheduler"
+        file = folder / name / "scheduler_config.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"prediction_type": "v_prediction" if fault == "v" else "epsilon"}))
+    elif fault == "last":
+        file = folder / "super_res_1024_last" / "diffusion_pytorch_model.safetensors"
+        save_file({name: value + 1 for name, value in load_file(file).items()}, file)
+    elif fault == "shape":
+        file = folder / "decoder" / "diffusion_pytorch_model.safetensors"
+        save_file({name: value for name, value in load_file(file).items() if name != "conv_in.bias"}, file)
+
+
+@pytest.mark.parametrize(("fault", "message", "readable"), [
+    ("decoder", r"decoder/config.json' is not there", False), ("image_encoder", "has no image_encoder/", True),
+    ("super_res_last", "super_res_last/config.json' is not there", False), ("prior_scheduler", "is not there", False),
+    ("int8", "has int8 weights", False), ("vocabulary", "has 40000 tokens", False), ("json", "is not JSON", False),
+    ("v", "no prediction_type 'v_prediction'", True), ("noise", "does not predict the embedding", True),
+    ("last", "super_res_1024_first and super_res_1024_last differ", True), ("shape", "of another kind .* conv_in.bias", True),
+])
+def test_a_model_that_cannot_be_gone_on_with_is_refused(
+    fault: str, message: str, readable: bool, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "broken"
+    shutil.copytree(model, folder)
+    broken_model(fault, folder)
+    monkeypatch.setattr(sys, "argv", ["train", "--device", "cpu", "--from", str(folder), "--folder", str(tmp_path / "run")])
+    with pytest.raises(SystemExit, match=message):
+        train.main()
+    if readable:
+        directory.check(folder)
+        return
+    monkeypatch.setattr(sys, "argv", ["evaluate", "--device", "cpu", str(folder), "--judges", str(tmp_path / "run")])
+    with pytest.raises(SystemExit, match=message):
+        evaluate.main()
+
+
+def test_what_upsamplers_predict_is_kept(model: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "noise"
+    shutil.copytree(model, folder)
+    file = folder / "super_res_1024_scheduler" / "scheduler_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"prediction_type": "epsilon"}))
+    found = adopt.with_sizes_of(TINY, folder)
+    assert (found.upsampler_1.prediction, found.upsampler_2.prediction) == ("sample", "epsilon")
 
 
 @pytest.mark.parametrize(("budgets", "message"), [

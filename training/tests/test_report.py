@@ -16,7 +16,7 @@ from unclip_training import context as context_module
 from unclip_training.context import Context
 from unclip_training.data.icons import Concept
 from unclip_training.data.sprites import Atlas, with_mips
-from unclip_training.evaluation import evaluate, large, plots, report, upsamplers
+from unclip_training.evaluation import evaluate, judging, large, plots, report, upsamplers
 from unclip_training.evaluation.evaluate import Evaluation, chosen_sweeps, parser
 from unclip_training.evaluation.judges import ClassifierStage, SecondClipStage, lessons
 from unclip_training.evaluation.judging import train
@@ -117,6 +117,33 @@ def test_two_reports_are_compared_without_a_run(tmp_path: Path, monkeypatch: pyt
     said = capsys.readouterr().out
     assert "| seen_top1.en | 50.0 % | 75.0 % | +25.0 points | ≥ 90 % |" in said
     assert "| kid.64 | 0.5 | 0.75 | +0.25 |  |" in said
+
+
+@pytest.mark.parametrize(("content", "message"), [
+    ("{", "is not JSON"), ("[1]", "is no report"), ('{"model": "a"}', "is no report"), ("[" * 100_000, "is not JSON"),
+    ('{"model": "a", "summary": {"sweeps": [1]}}', "its summary is damaged"), (None, "No such file"),
+])
+def test_what_is_compared_is_read_first(
+    content: str | None, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if content is not None:
+        (tmp_path / "old").write_text(content)
+    monkeypatch.setattr(sys, "argv", ["evaluate", "--compare", str(tmp_path / "old")])
+    with pytest.raises(SystemExit, match=message):
+        evaluate.main()
+
+
+def test_reports_not_measured_alike_say_so() -> None:
+    one = {"model": "a", "preset": "tiny", "judges": {"classifier": "1"}, "count": 40, "seeds": 2, "summary": {}}
+    assert report.differences(one, one) == [] and "Beware" not in report.side_by_side(one, one)
+    other = one | {"judges": {"classifier": "2"}, "count": 100}
+    assert [line.split(":")[0] for line in report.differences(one, other)] == ["judges", "count"]
+    assert "Beware, not measured alike: count: 40 before, 100 after." in report.side_by_side(one, other)
+
+
+def test_a_picture_that_is_no_number_ends_the_evaluation() -> None:
+    with pytest.raises(SystemExit, match="'a cat', seed 1, holds"):
+        judging.draw(lambda captions, seed, size: torch.tensor([0.0, float("nan")])[:, None, None, None].expand(2, 3, size, size), ["a dog", "a cat"])
 
 
 def test_only_known_sweeps_are_made() -> None:

@@ -8,7 +8,6 @@ linearly, so `realign` puts the map from new to old embeddings into the decoder'
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -21,6 +20,8 @@ from torch import Tensor, nn
 from transformers import CLIPTextModelWithProjection, CLIPVisionModelWithProjection
 
 from . import tokenizer
+from .directory import Unfit, check_shapes, check_trainable, prediction_of
+from .directory import settings as read_settings
 from .presets import Preset, Upsampler
 
 CLIP_SCALE = 50.0  # of the logits; a model directory doesn't say what it was
@@ -35,11 +36,21 @@ SOURCES = {  # stage to (prefix of its network's names, folder in the model dire
 
 
 def settings(model: Path, name: str) -> dict:
-    return json.loads((model / name / "config.json").read_text())
+    return read_settings(model / name / "config.json")
 
 
 def with_sizes_of(preset: Preset, model: Path) -> Preset:
-    """The preset with the sizes of a model directory's networks; rates and budgets stay."""
+    """The preset with the sizes of a model directory's networks; rates and budgets stay. Unfit: it can't be gone on with."""
+    check_trainable(model)
+    try:
+        found = sized(preset, model)
+    except KeyError as error:
+        raise Unfit(f"'{model}': the settings of a network lack {error}") from None
+    check_shapes(model, found)
+    return found
+
+
+def sized(preset: Preset, model: Path) -> Preset:
     text, image, prior = (settings(model, name) for name in ("text_encoder", "image_encoder", "prior"))
     decoder, proj = settings(model, "decoder"), settings(model, "text_proj")
     clip = replace(
@@ -47,24 +58,23 @@ def with_sizes_of(preset: Preset, model: Path) -> Preset:
         image_width=image["hidden_size"], image_layers=image["num_hidden_layers"],
         image_heads=image["num_attention_heads"], patch=image["patch_size"], embedding=text["projection_dim"],
     )
-    schedule = json.loads((model / "decoder_scheduler" / "scheduler_config.json").read_text())
     return replace(
         preset, clip=clip, tokens=replace(preset.tokens, length=text["max_position_embeddings"]),
         prior=replace(preset.prior, layers=prior["num_layers"], heads=prior["num_attention_heads"]),
         decoder=replace(
             preset.decoder, channels=tuple(decoder["block_out_channels"]), blocks=decoder["layers_per_block"],
             context=proj["cross_attention_dim"], head=decoder["attention_head_dim"],
-            groups=decoder["norm_num_groups"], prediction=schedule["prediction_type"],
+            groups=decoder["norm_num_groups"], prediction=prediction_of(model, "decoder_scheduler"),
         ),
-        upsampler_1=with_channels_of(preset.upsampler_1, settings(model, "super_res_first")),
-        upsampler_2=with_channels_of(preset.upsampler_2, settings(model, "super_res_1024_first")),
+        upsampler_1=like(preset.upsampler_1, model, "super_res"), upsampler_2=like(preset.upsampler_2, model, "super_res_1024"),
     )
 
 
-def with_channels_of(upsampler: Upsampler, config: dict) -> Upsampler:
+def like(upsampler: Upsampler, model: Path, name: str) -> Upsampler:
+    config = settings(model, f"{name}_first")
     return replace(
         upsampler, channels=tuple(config["block_out_channels"]), blocks=config["layers_per_block"],
-        groups=config["norm_num_groups"],
+        groups=config["norm_num_groups"], prediction=prediction_of(model, f"{name}_scheduler"),
     )
 
 
@@ -73,7 +83,7 @@ def with_steps_of(preset: Preset, model: Path) -> Preset:
     settings_file = model / "unclip.json"
     if not settings_file.exists():
         return preset
-    found = json.loads(settings_file.read_text())
+    found = read_settings(settings_file)
     steps, guidance = found.get("steps", {}), found.get("guidance", {})
 
     def part(name: str, **values: object):  # noqa: ANN202

@@ -226,10 +226,7 @@ class Context:
     def embeddings(self, count: int) -> Tensor:
         """CLIP's embeddings [count, D] of the first pictures of the data; kept beside the checkpoints."""
         count, batch = min(count, len(self.data)), 2048 if self.device.type == "cuda" else 128
-        weights = hashlib.sha256()
-        for value in self.trained("clip").values():
-            weights.update(value.float().cpu().contiguous().numpy().tobytes())
-        facts = [weights.hexdigest(), count, len(self.data), self.tokenizer.fingerprint, self.data_key]
+        facts = [self.digest("clip"), count, len(self.data), self.tokenizer.fingerprint, self.data_key]
         key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
         path = self.folder / f"embeddings-{key}.npy"
         if not path.exists():
@@ -239,6 +236,13 @@ class Context:
             np.save(partial, torch.cat(found).cpu().numpy())
             partial.replace(path)
         return torch.from_numpy(np.load(path)).to(self.device)
+
+    def digest(self, stage: str) -> str:
+        """Of a stage's weights."""
+        weights = hashlib.sha256()
+        for value in self.trained(stage).values():
+            weights.update(value.float().cpu().contiguous().numpy().tobytes())
+        return weights.hexdigest()
 
     def initialise(self, network: nn.Module, stage: str) -> None:
         """Gives a new network the weights of the model that training starts from, if there is one."""

@@ -17,6 +17,7 @@ from .adopt import with_sizes_of, with_steps_of
 from .context import Context
 from .data.fetch import bundle
 from .data.pictures import DataError
+from .directory import Unfit
 from .export import export
 from .loop import Budget, Trainer, pack, unpack
 from .presets import PRESETS, STAGES, Preset, fine_tune, smoke
@@ -185,7 +186,10 @@ def main() -> None:
         bundle(options.bundle)
         return
     rehearse = rehearsed(options)
-    preset = preset_for(options)
+    try:
+        preset = preset_for(options)
+    except Unfit as error:
+        raise SystemExit(f"train: {error}") from None
     folder = options.folder or Path("out") / "training" / preset.name
     device = pick_device(options.device)
     compiled = options.compile if options.compile is not None else device.type == "cuda"

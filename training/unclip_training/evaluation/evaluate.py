@@ -11,6 +11,8 @@ from pathlib import Path
 
 from ..context import Context
 from ..data.sprites import open_atlas
+from ..directory import Unfit
+from ..directory import check as check_directory
 from ..presets import PRESETS, Run
 from ..train import log, pick_device
 from . import large, likeness, plots, priors, report, sweeps, upsamplers
@@ -115,6 +117,10 @@ def check(options: argparse.Namespace) -> None:
             sys.exit(f"evaluate: no set is called '{name}'; there are {', '.join(SETS)}")
     if not (options.model / "model_index.json").exists():
         sys.exit(f"evaluate: '{options.model}' is no model directory")
+    try:
+        check_directory(options.model)
+    except Unfit as error:
+        sys.exit(f"evaluate: {error}")
     if options.steps is not None and options.steps < 2:
         sys.exit("evaluate: --steps begins at 2")
     if options.prior == "autoregressive" and not (options.model / priors.FOLDER).exists():
@@ -128,14 +134,14 @@ class Evaluation:
 
     def __init__(self, options: argparse.Namespace, context: Context) -> None:
         self.options, self.context, self.device = options, context, context.device
+        self.model = self.open_model()
+        self.drawer: Draw = Engine(options.through, options.model, self.flags()) if options.through else self.model
         if not context.checkpoint("tokenizer").exists():
             context.write_tokenizer()
         self.judges = None if options.quick else Judges(context, self.run(512, 128, options.judge_minutes), options.scenes)
         sprites = context.world(context.concepts).sprites
         self.atlas = open_atlas(context.cache, sprites, context.preset.data.atlas, context.packages, options.processes)
         self.examiner = Examiner(context, self.atlas, self.judges, 128 if self.device.type == "cuda" else 16)
-        self.model = self.open_model()
-        self.drawer: Draw = Engine(options.through, options.model, self.flags()) if options.through else self.model
 
     def run(self, batch: int, small_batch: int, minutes: float) -> Run:
         """How a judge or a regression network is trained."""
@@ -220,7 +226,8 @@ class Evaluation:
     def report(self) -> dict:
         options, started = self.options, time.monotonic()
         found, distance = self.sets()
-        whole: dict = {"model": named(options.model), "preset": options.preset, "quick": options.quick, "sets": found}
+        whole: dict = {"model": named(options.model), "preset": options.preset, "quick": options.quick}
+        whole |= {"count": options.count, "seeds": options.seeds, "judges": self.judges.weights if self.judges else None, "sets": found}
         whole["kid"] = {"64": report.NO_JUDGES if options.quick else distance}
         whole["kid"] |= {str(size): self.large_kid(size) for size in ENLARGING}
         whole["priors"] = sweeps.ablation(self.examiner, self.model, options.few) if options.ablation else "--no-ablation"
@@ -239,9 +246,12 @@ def named(folder: Path) -> str:
 
 def main() -> None:
     options = parser().parse_args()
-    earlier = [json.loads(path.read_text()) for path in options.compare or ()]
-    if len(earlier) > 2:
+    if len(options.compare or ()) > 2:
         sys.exit("evaluate: --compare takes one report or two")
+    try:
+        earlier = [report.read(path) for path in options.compare or ()]
+    except (OSError, ValueError) as error:
+        sys.exit(f"evaluate: {error}")
     if len(earlier) < 2:
         check(options)
         chosen_sweeps(options.sweep)
@@ -252,6 +262,8 @@ def main() -> None:
     else:
         latest = earlier.pop()
     tables = report.side_by_side(earlier[0], latest) if earlier else report.markdown(latest)
+    for difference in report.differences(earlier[0], latest) if earlier else ():
+        log(f"beware, the reports can hardly be compared: {difference}")
     if options.report:
         options.report.parent.mkdir(parents=True, exist_ok=True)
         options.report.write_text(tables)

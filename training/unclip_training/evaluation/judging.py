@@ -50,6 +50,7 @@ class Judges:
         world = context.world(context.concepts)
         self.classifier = context.frozen(Classifier(len(world.things()), len(world.styles)), ClassifierStage.name)
         tokens = context.tokenizer
+        self.weights = {stage.name: context.digest(stage.name)[:16] for stage in (ClassifierStage, SecondClipStage)}
         self.clip = context.frozen(SecondClip(len(tokens.vocabulary), tokens.end), SecondClipStage.name)
 
     def look(self, pictures: Tensor) -> Seen:
@@ -59,7 +60,11 @@ class Judges:
 def draw(model: Draw, captions: list[str], seed: int = SEED, batch: int = 16, size: int = SMALL) -> Tensor:
     """Pictures on the host; number i is of seed + i."""
     parts = [model(captions[at : at + batch], seed + at, size).cpu() for at in range(0, len(captions), batch)]
-    return torch.cat(parts)
+    pictures = torch.cat(parts)
+    for at, caption in enumerate(captions):
+        if not pictures[at].isfinite().all():
+            raise SystemExit(f"evaluate: the picture of '{caption}', seed {seed + at}, holds what is no number; nothing is judged")
+    return pictures
 
 
 @dataclass

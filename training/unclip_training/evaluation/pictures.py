@@ -7,7 +7,6 @@ pictures whatever the batch.
 
 from __future__ import annotations
 
-import json
 import subprocess
 import tempfile
 from functools import cached_property
@@ -27,12 +26,15 @@ from transformers import CLIPTextModelWithProjection
 from .. import tokenizer
 from ..context import Text, padding_mask
 from ..diffusion import sample
+from ..directory import settings
 from ..stages.decoder import decode
 from . import priors
 
 PriorKind = Literal["diffusion", "autoregressive", "none"]
 SMALL, SIZES = 64, (64, 256, 1024)
 ENLARGING = {256: ("super_res", "upsampler-1"), 1024: ("super_res_1024", "upsampler-2")}  # by size: folders' prefix, stage
+STEPS = {"prior": 25, "decoder": 25, "upsampler-1": 7, "upsampler-2": 7}  # where the model recommends none, as in the engine
+GUIDANCE = {"prior": 4.0, "decoder": 8.0}
 PIXELS = {"cpu": 256 * 1024, "cuda": 8 * 1024 * 1024}  # that are enlarged at a time
 
 
@@ -97,8 +99,9 @@ class Model:
         self.decoder = load(UNet2DConditionModel, folder / "decoder", device).to(memory_format=torch.channels_last)
         self.prior_scheduler = UnCLIPScheduler.from_pretrained(folder / "prior_scheduler")
         self.decoder_scheduler = UnCLIPScheduler.from_pretrained(folder / "decoder_scheduler")
-        settings = json.loads((folder / "unclip.json").read_text())
-        self.steps, self.guidance = settings["steps"], settings["guidance"]
+        file = folder / "unclip.json"
+        recommended = settings(file) if file.exists() else {}
+        self.steps, self.guidance = STEPS | recommended.get("steps", {}), GUIDANCE | recommended.get("guidance", {})
         self.autocast = torch.autocast(device.type, torch.bfloat16)
         self.upsamplers: dict[int, Upsampler] = {}
 

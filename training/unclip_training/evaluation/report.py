@@ -6,7 +6,9 @@ A figure that was not taken is null in the summary, and `missing` says why, by i
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from pathlib import Path
 
 SHARES = {  # name in the summary: set, figure
     "seen_top1": ("seen", "top1"), "seen_top5": ("seen", "top5"),
@@ -168,6 +170,31 @@ def change(old: object, new: object, share: bool) -> str:
     return f"{100 * (new - old):+.1f} points" if share else f"{new - old:+.4g}"
 
 
+def read(path: Path) -> dict:
+    """A report that was written before. ValueError: it is none."""
+    try:
+        found = json.loads(path.read_text())
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"'{path}' is not JSON: {error}") from None
+    if not (isinstance(found, dict) and isinstance(found.get("model"), str) and isinstance(found.get("summary"), dict)):
+        raise ValueError(f"'{path}' is no report of --json")
+    try:
+        list(flat(found["summary"]))
+    except (AttributeError, TypeError, ValueError, RecursionError):
+        raise ValueError(f"'{path}' is no report of --json: its summary is damaged") from None
+    return found
+
+
+def differences(before: dict, after: dict) -> list[str]:
+    """What two reports were not measured alike with."""
+    found = []
+    for name in ("preset", "judges", "count", "seeds"):
+        one, other = before.get(name), after.get(name)
+        if one != other:
+            found.append(f"{name}: {json.dumps(one)} before, {json.dumps(other)} after")
+    return found
+
+
 def side_by_side(before: dict, after: dict) -> str:
     """Two reports, figure by figure."""
     old, new = dict(flat(before["summary"])), dict(flat(after["summary"]))
@@ -178,5 +205,6 @@ def side_by_side(before: dict, after: dict) -> str:
         rows.append([path, number(one, share), number(other, share), change(one, other, share), GOALS.get(path, "")])
     return (
         f"# {before['model']} and {after['model']}\n\n"
+        + "".join(f"Beware, not measured alike: {difference}.\n\n" for difference in differences(before, after))
         + table(["figure", f"before: {before['model']}", f"after: {after['model']}", "change", "goal"], rows)
     )

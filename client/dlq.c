@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * unclip dlq: the dead letters. Each verb reads unclip.dead-letter from its beginning to where it
- * ends at the start, so that what a replay brings back is not replayed in turn. What a letter means
- * and how its record is sent again: letter.c.
+ * unclip dlq: the dead letters. Each verb reads unclip.dead-letter from its beginning to where all
+ * of its partitions ended at the start, so that what a replay brings back is not replayed in turn.
+ * What a letter means and how its record is sent again: letter.c.
  */
 #include <limits.h>
 #include <stdlib.h>
@@ -49,6 +49,7 @@ struct reading {
     struct session *session;
     letter_fn each;
     void *context;
+    int64_t *ends; /* by partition: where it ended before the first was read */
 };
 
 static int read_record(void *context, const struct kafka_record *record, struct err *err)
@@ -57,6 +58,8 @@ static int read_record(void *context, const struct kafka_record *record, struct 
     const struct values *values = reading->session->values;
     struct letter letter;
     struct err why;
+    if (record->offset >= reading->ends[record->partition])
+        return FOUND;
     if (letter_read(&letter, record, &why) < 0) {
         reading->session->unreadable++;
         return 0;
@@ -71,12 +74,16 @@ static int read_record(void *context, const struct kafka_record *record, struct 
 /* All letters that match, partition by partition. */
 static int read_letters(struct session *session, letter_fn each, void *context, struct err *err)
 {
-    struct reading reading = {session, each, context};
+    const char *topic = topic_name(TOPIC_DEAD_LETTER);
+    size_t count = (size_t)session->partitions;
+    struct reading reading = {session, each, context, xcalloc(count, sizeof *reading.ends)};
     int rc = 0;
-    for (int i = 0; i < session->partitions && rc == 0; i++)
-        rc = kafka_client_read(session->client, topic_name(TOPIC_DEAD_LETTER), i, READ_MS,
-                               read_record, &reading, err);
-    return rc;
+    for (int i = 0; i < session->partitions && rc >= 0; i++)
+        rc = kafka_client_end(session->client, topic, i, SEND_MS, &reading.ends[i], err);
+    for (int i = 0; i < session->partitions && rc >= 0; i++)
+        rc = kafka_client_read(session->client, topic, i, READ_MS, read_record, &reading, err);
+    free(reading.ends);
+    return rc < 0 ? rc : 0;
 }
 
 struct search {

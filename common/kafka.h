@@ -168,6 +168,9 @@ int kafka_client_create_topics(struct kafka_client *client, const struct kafka_t
 /* How many partitions the topic has. ERR_NOT_FOUND: no such topic. */
 int kafka_client_partitions(struct kafka_client *client, const char *topic, int timeout_ms,
                             int *partitions, struct err *err);
+/* The offset that the partition's next record will get, or its transactions' next marker. */
+int kafka_client_end(struct kafka_client *client, const char *topic, int32_t partition,
+                     int timeout_ms, int64_t *end, struct err *err);
 /* Reads a partition from its beginning to its present end as kafka_replay() does. A value other
    than 0 from `each` ends the reading and is returned. */
 int kafka_client_read(struct kafka_client *client, const char *topic, int32_t partition,

@@ -115,6 +115,17 @@ int kafka_client_read(struct kafka_client *client, const char *topic, int32_t pa
     return kafka_read(client->reader_conf, topic, partition, timeout_ms, each, context, err);
 }
 
+int kafka_client_end(struct kafka_client *client, const char *topic, int32_t partition,
+                     int timeout_ms, int64_t *end, struct err *err)
+{
+    int64_t start;
+    rd_kafka_resp_err_t code = rd_kafka_query_watermark_offsets(client->producer, topic, partition,
+                                                                &start, end, timeout_ms);
+    return code ? kafka_client_fail(client, err, ERR_KAFKA, "cannot read offsets",
+                                    rd_kafka_err2str(code))
+                : 0;
+}
+
 /* The admin request's result. NULL after timeout_ms. */
 static rd_kafka_event_t *delete_request(struct kafka_client *client, const char *topic,
                                         int32_t partition, int64_t offset, int timeout_ms)

@@ -296,7 +296,11 @@ static void publishing(void **state)
     produce(fixture, "high");
     pull(fixture, 0);
     int before = outputs(fixture);
+    int64_t end, later;
+    assert_int_equal(kafka_client_end(fixture->client, "out", 1, WAIT_MS, &end, &err), 0);
     assert_int_equal(kafka_publish(fixture->kafka, &output, 1, COMMIT_MS, &err), 0);
+    assert_int_equal(kafka_client_end(fixture->client, "out", 1, WAIT_MS, &later, &err), 0);
+    assert_true(later > end);
     assert_int_equal(outputs(fixture), before + 1);
     rd_kafka_mock_push_request_errors(fixture->cluster, API_ADD_PARTITIONS, 1,
                                       RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED);

@@ -31,6 +31,7 @@ static const struct {
     {"results", FIELD_JSON},        {"route", FIELD_JSON},
     {"timings", FIELD_JSON},        {"notices", FIELD_JSON},
     {"error_code", FIELD_TEXT},     {"error_message", FIELD_TEXT},
+    {"attempts", FIELD_INTEGER},    {"retry_at", FIELD_TEXT},
     {"partition", FIELD_INTEGER},   {"queue_ticket", FIELD_INTEGER},
     {"work_ms", FIELD_INTEGER},
 };
@@ -151,6 +152,15 @@ static void print_queue(const json_t *status, FILE *out)
     fprintf(out, "  ETA        about %s\n", text);
 }
 
+static void print_row(const char *title, const char *text, FILE *out)
+{
+    if (!*text)
+        return;
+    fprintf(out, "  %-10s ", title);
+    text_print(text, false, out);
+    fputc('\n', out);
+}
+
 static void print_pictures(const json_t *status, FILE *out)
 {
     size_t i;
@@ -167,6 +177,13 @@ static void print_pictures(const json_t *status, FILE *out)
     }
 }
 
+static void print_tries(const json_t *status, FILE *out)
+{
+    if (status_int(status, "attempts") > 0)
+        fprintf(out, "  retries    %lld\n", (long long)status_int(status, "attempts"));
+    print_row("next try", status_text(status, "retry_at"), out);
+}
+
 static void print_timings(const json_t *status, FILE *out)
 {
     const json_t *timings = json_object_get(status, "timings");
@@ -180,15 +197,6 @@ static void print_timings(const json_t *status, FILE *out)
     }
     if (*sign == ',')
         fputc('\n', out);
-}
-
-static void print_row(const char *title, const char *text, FILE *out)
-{
-    if (!*text)
-        return;
-    fprintf(out, "  %-10s ", title);
-    text_print(text, false, out);
-    fputc('\n', out);
 }
 
 static void print_words(const json_t *status, FILE *out)
@@ -214,6 +222,7 @@ void status_print(const json_t *status, FILE *out)
     print_queue(status, out);
     print_row("waiting", status_text(status, "waiting"), out);
     print_pictures(status, out);
+    print_tries(status, out);
     print_timings(status, out);
     print_words(status, out);
 }

@@ -42,6 +42,32 @@ static json_t *running(void)
                               NULL});
 }
 
+static void test_retries_are_shown(void **state)
+{
+    json_t *status =
+        status_of((const char *const[]){"state", "running", "images_total", "1", "attempts", "2",
+                                        "retry_at", "2026-01-31T12:34:56.789Z", NULL});
+    char *text = NULL;
+    size_t size;
+    FILE *out = open_memstream(&text, &size);
+    (void)state;
+    assert_int_equal(json_integer_value(json_object_get(status, "attempts")), 2);
+    status_print(status, out);
+    fclose(out);
+    assert_non_null(strstr(text, "  retries    2\n  next try   2026-01-31T12:34:56.789Z\n"));
+    free(text);
+    json_decref(status);
+    status =
+        status_of((const char *const[]){"state", "running", "attempts", "0", "retry_at", "", NULL});
+    out = open_memstream(&text, &size);
+    status_print(status, out);
+    fclose(out);
+    assert_null(strstr(text, "retries"));
+    assert_null(strstr(text, "next try"));
+    free(text);
+    json_decref(status);
+}
+
 static void test_fields_are_typed(void **state)
 {
     json_t *status = running();
@@ -240,6 +266,7 @@ int main(void)
         cmocka_unit_test(test_place_in_the_queue),
         cmocka_unit_test(test_no_worker),
         cmocka_unit_test(test_fields_are_typed),
+        cmocka_unit_test(test_retries_are_shown),
         cmocka_unit_test(test_bars),
         cmocka_unit_test(test_ended),
         cmocka_unit_test(test_pace),

@@ -72,6 +72,11 @@ static void check_sentences(void **state)
          "{\"version\":1,\"type\":\"picture-dropped\",\"job\":\"a\",\"image\":0,\"stage\":\"prior\""
          ",\"hop\":1,\"worker\":\"prior-0\",\"at\":\"yesterday\"}",
          "'/at' is 'yesterday', it must be a time in UTC like 2026-01-31T12:34:56.789Z"},
+        {"event",
+         "{\"version\":1,\"type\":\"picture-dropped\",\"job\":\"a\",\"image\":0,\"stage\":\"prior\""
+         ",\"hop\":1,\"worker\":\"prior-0\",\"at\":\"2026-01-31T12:34:56.789Z\","
+         "\"compute_ms\":1e300}",
+         "'/compute_ms' is 1e300, at most 1000000000000 is allowed"},
         {"model", "{\"steps\":{\"prior\":1001}}",
          "'/steps/prior' is 1001, at most 1000 is allowed"},
     };

@@ -479,6 +479,12 @@ def test_the_model_directory_of_the_test_is_complete(model: Path) -> None:
     assert json.loads((model / "unclip.json").read_text())["guidance"]["decoder"] == 3.5
 
 
+def test_the_examples_source_is_named_where_it_is_missing(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="fxemoji/icons.json' is not there. UNCLIP_TRAINING_PACKAGES"):
+        example.write(tmp_path / "fifty", tmp_path)
+    assert not (tmp_path / "fifty").exists()
+
+
 def test_the_examples_pictures_can_be_used(tmp_path: Path, tokenizer: Tokenizer) -> None:
     icon = '<circle cx="16" cy="16" r="16" fill="#00f"/>'
     packages = tmp_path / "packages" / "@iconify-json" / "fxemoji"

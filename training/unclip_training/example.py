@@ -44,7 +44,13 @@ def on_white(pixels: np.ndarray) -> Image.Image:
 
 
 def write(folder: Path, packages: Path) -> None:
-    icons = load(packages / "@iconify-json" / "fxemoji" / "icons.json")
+    source = packages / "@iconify-json" / "fxemoji" / "icons.json"
+    if not source.is_file():
+        raise SystemExit(
+            f"fifty-pictures: '{source}' is not there. UNCLIP_TRAINING_PACKAGES names a folder without it: add the package "
+            "of training/examples/package.json to that, or unset the variable where there is a network"
+        )
+    icons = load(source)
     assert isinstance(icons, dict)
     folder.mkdir(parents=True, exist_ok=True)
     for icon in THINGS:

@@ -2,7 +2,7 @@
 """Every size, rate and budget of training, by preset. docs/training.md says why they are what they are.
 
 A stage ends after its `steps` or its `minutes`, whichever is given; with minutes the learning rate follows the time
-spent, so that a lent machine is used to its end whatever its speed.
+spent, so that a session of fixed length is used to its end, whatever the machine's speed.
 """
 
 from __future__ import annotations

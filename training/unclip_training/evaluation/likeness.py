@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ..convert import pickles
+
 PACKAGE = "stlpips_pytorch"
 WEIGHTS = Path("weights") / "vST0.0" / "alex_shift_tolerant.pth"
 WINDOW, SIGMA = 11, 1.5  # of SSIM (Wang et al. 2004)
@@ -103,9 +105,8 @@ def distance(device: torch.device) -> Distance | None:
     found = importlib.util.find_spec(PACKAGE)
     if found is None or not found.submodule_search_locations:
         return None
-    state = torch.load(Path(found.submodule_search_locations[0]) / WEIGHTS, map_location=device, weights_only=True)
     network = Distance()
-    network.load_state_dict(state)
+    network.load_state_dict(pickles.load(Path(found.submodule_search_locations[0]) / WEIGHTS))
     return network.to(device).eval().requires_grad_(False)
 
 

@@ -2,7 +2,7 @@
 """The diffusion upsamplers against Lanczos and a regression network, on renderings that were averaged to a quarter of
 their side. Whole pictures are enlarged: the networks learn from crops, and what they do changes with the size.
 
-The regression network is a U-Net of the upsampler's sizes without noise or steps: it adds to the bicubic enlargement
+The regression network is a U-Net of the sizes of the preset's upsampler, without noise or steps: it adds to the bicubic enlargement
 what lowers the squared error most. It learns from the crops and the degradations that the upsampler learns from, in
 scenes of the judges' seed, and is kept beside them.
 """

@@ -16,7 +16,7 @@ import torch
 from PIL import Image, ImageDraw
 from safetensors.torch import load_file, save_file
 from torch import nn
-from unclip_training import adopt, directory, example, models, train
+from unclip_training import adopt, directory, models, train
 from unclip_training.context import Context
 from unclip_training.data.compositor import Scenes, on_device
 from unclip_training.data.mixed import GROUP, ROWS, Mixed, cover, mix, view, windows
@@ -24,6 +24,7 @@ from unclip_training.data.pictures import DataError, Pictures, open_pictures, sa
 from unclip_training.data.sprites import Atlas
 from unclip_training.data.table import World, open_table
 from unclip_training.evaluation import evaluate
+from unclip_training.examples import fifty_pictures
 from unclip_training.export import export
 from unclip_training.loop import Budget, write_atomically
 from unclip_training.presets import PRESETS, STAGES, Preset, fine_tune
@@ -449,7 +450,8 @@ def test_parts_that_would_not_fit_are_not_trained(
     budgets: tuple[str, ...], message: str, model: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given = [word for budget in budgets for word in ("--budget", budget)]
-    monkeypatch.setattr(sys, "argv", ["train", "--device", "cpu", "--from", str(model), "--data", str(pictures), "--folder", str(tmp_path / "run"), *given])
+    arguments = ["--device", "cpu", "--from", str(model), "--data", str(pictures), "--folder", str(tmp_path / "run")]
+    monkeypatch.setattr(sys, "argv", ["train", *arguments, *given])
     with pytest.raises(SystemExit, match=message):
         train.main()
     assert not (tmp_path / "run").exists()
@@ -470,9 +472,11 @@ def test_clip_decoder_and_prior_may_stay_as_they_are(
 ) -> None:
     given = [word for stage in ("clip", "prior", "decoder") for word in ("--budget", f"{stage}=0")]
     folder = tmp_path / "run"
-    monkeypatch.setattr(sys, "argv", ["train", "--device", "cpu", "--from", str(model), "--data", str(pictures), "--folder", str(folder), *given])
+    arguments = ["--device", "cpu", "--from", str(model), "--data", str(pictures), "--folder", str(folder)]
+    monkeypatch.setattr(sys, "argv", ["train", *arguments, *given])
     train.main()
-    assert all(torch.equal(value, adopt.weights(model / "prior")[name]) for name, value in adopt.weights(folder / "model" / "prior").items())
+    before, after = (adopt.weights(place / "prior") for place in (model, folder / "model"))
+    assert before.keys() == after.keys() and all(torch.equal(value, after[name]) for name, value in before.items())
 
 
 def test_the_model_directory_of_the_test_is_complete(model: Path) -> None:
@@ -481,7 +485,7 @@ def test_the_model_directory_of_the_test_is_complete(model: Path) -> None:
 
 def test_the_examples_source_is_named_where_it_is_missing(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="fxemoji/icons.json' is not there. UNCLIP_TRAINING_PACKAGES"):
-        example.write(tmp_path / "fifty", tmp_path)
+        fifty_pictures.write(tmp_path / "fifty", tmp_path)
     assert not (tmp_path / "fifty").exists()
 
 
@@ -489,8 +493,8 @@ def test_the_examples_pictures_can_be_used(tmp_path: Path, tokenizer: Tokenizer)
     icon = '<circle cx="16" cy="16" r="16" fill="#00f"/>'
     packages = tmp_path / "packages" / "@iconify-json" / "fxemoji"
     packages.mkdir(parents=True)
-    (packages / "icons.json").write_text(json.dumps({"width": 32, "height": 32, "icons": {name: {"body": icon} for name in example.THINGS}}))
-    example.write(tmp_path / "fifty", tmp_path / "packages")
+    (packages / "icons.json").write_text(json.dumps({"width": 32, "height": 32, "icons": {name: {"body": icon} for name in fifty_pictures.THINGS}}))
+    fifty_pictures.write(tmp_path / "fifty", tmp_path / "packages")
     found = open_pictures([tmp_path / "fifty"], tmp_path / "cache", tokenizer, (64,), CPU)
     assert len(found) == 50 and len(set(found.meaning.tolist())) == 50
     drawn = found.draw(torch.tensor([7]), 64)[0]

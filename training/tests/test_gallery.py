@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 from unclip_training.data.table import World
-from unclip_training.comparison import PROMPTS, compare
-from unclip_training.example import THINGS
-from unclip_training.gallery import REMARKS, Engine, choose, draw_gallery
+from unclip_training.drawing import Engine
+from unclip_training.evaluation.pictures import Through, as_images
+from unclip_training.examples.before_and_after import PROMPTS, compare
+from unclip_training.examples.fifty_pictures import THINGS
+from unclip_training.gallery import REMARKS, choose, draw_gallery
 
 STAND_IN = """#!/bin/bash
 # draws nothing: copies a plain picture of the size that was asked for, and notes what that was
@@ -83,6 +85,12 @@ def test_a_picture_that_fails_stops_the_gallery(engine: Engine, world: World, tm
     with pytest.raises(SystemExit, match="'fail' was not drawn: out of paint"):
         draw_gallery(engine, prompts, 1, tmp_path / "docs")
     assert not (tmp_path / "docs").exists()
+
+
+def test_the_evaluation_draws_through_the_same_command(engine: Engine, tmp_path: Path) -> None:
+    found = Through(engine)(["a cat", "--dog"], 5)
+    assert (tmp_path / "asked").read_text().splitlines() == ["64 5 a cat", "64 6 --dog"]
+    assert found.shape == (2, 3, 64, 64) and as_images(found)[0].getpixel((3, 3)) == (0, 128, 128)
 
 
 def test_before_and_after_are_asked_the_same(engine: Engine, tmp_path: Path) -> None:

@@ -142,8 +142,9 @@ def test_reports_not_measured_alike_say_so() -> None:
 
 
 def test_a_picture_that_is_no_number_ends_the_evaluation() -> None:
+    pictures = torch.tensor([0.0, float("nan")])[:, None, None, None].expand(2, 3, 64, 64)
     with pytest.raises(SystemExit, match="'a cat', seed 1, holds"):
-        judging.draw(lambda captions, seed, size: torch.tensor([0.0, float("nan")])[:, None, None, None].expand(2, 3, size, size), ["a dog", "a cat"])
+        judging.draw(lambda captions, seed, size: pictures, ["a dog", "a cat"])
 
 
 def test_only_known_sweeps_are_made() -> None:

@@ -9,8 +9,8 @@ import sys
 COMMANDS = {
     "train": "unclip_training.train", "evaluate": "unclip_training.evaluation.evaluate",
     "convert": "unclip_training.convert.command",
-    "gallery": "unclip_training.gallery", "fifty-pictures": "unclip_training.example",
-    "before-and-after": "unclip_training.comparison",
+    "gallery": "unclip_training.gallery", "fifty-pictures": "unclip_training.examples.fifty_pictures",
+    "before-and-after": "unclip_training.examples.before_and_after",
 }
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import shutil
-import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from .context import Context
 from .data.captions import LANGUAGES
 from .data.fetch import TRAINING
 from .data.table import World
+from .drawing import Engine, sheet
 from .evaluation.prompts import SEED, SETS, ask
 from .presets import PRESETS
 
@@ -33,7 +33,6 @@ SHARES = {  # of the prompts, by the evaluation's set
     "held_out_text": 4,
 }
 COLUMNS, LARGE_COLUMNS = 10, 4
-GAP = 2  # pixels between pictures
 SHOWN = 256  # of a large picture on its sheet
 REMARKS = "## What is bad"
 FINGERPRINT = "`cat {}/*/*.safetensors | sha256sum`: "
@@ -58,34 +57,6 @@ def choose(world: World, count: int) -> list[Prompt]:
     ]
     Random(SEED).shuffle(asked)
     return [Prompt(said[at % len(LANGUAGES)], SEED + at, kind) for at, (kind, said) in enumerate(asked[:count])]
-
-
-@dataclass(frozen=True)
-class Engine:
-    command: Path
-    model: Path
-
-    def draw(self, prompt: Prompt, size: int) -> Image.Image:
-        with tempfile.TemporaryDirectory() as out:
-            done = subprocess.run(
-                [self.command, "generate", "--model", self.model.resolve(), "--size", str(size), "--seed", str(prompt.seed),
-                 "--out", out, "--quiet", "--", prompt.text],
-                stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False,
-            )
-            if done.returncode:
-                raise SystemExit(f"gallery: '{prompt.text}' was not drawn: {done.stderr.strip()}")
-            return Image.open(Path(out) / "0.png").convert("RGB")
-
-
-def sheet(pictures: list[Image.Image], columns: int, side: int) -> Image.Image:
-    columns = min(columns, len(pictures))
-    lines = -(-len(pictures) // columns)
-    out = Image.new("RGB", (columns * (side + GAP) - GAP, lines * (side + GAP) - GAP), "white")
-    for at, picture in enumerate(pictures):
-        if picture.width != side:
-            picture = picture.resize((side, side), Image.Resampling.LANCZOS)
-        out.paste(picture, (at % columns * (side + GAP), at // columns * (side + GAP)))
-    return out
 
 
 def fingerprint(model: Path) -> str:
@@ -168,7 +139,7 @@ def draw_gallery(engine: Engine, prompts: list[Prompt], large_count: int, docs: 
 
 def drawn(engine: Engine, prompt: Prompt, size: int) -> Image.Image:
     print(f"gallery: {size}: {prompt.text}", file=sys.stderr, flush=True)
-    return engine.draw(prompt, size)
+    return engine.draw(prompt.text, prompt.seed, size)
 
 
 def main() -> None:

@@ -13,11 +13,12 @@ from ..context import Context
 from ..data.sprites import open_atlas
 from ..directory import Unfit
 from ..directory import check as check_directory
+from ..drawing import Engine
 from ..presets import PRESETS, Run
 from ..train import log, pick_device
 from . import large, likeness, plots, priors, report, sweeps, upsamplers
 from .judging import Examiner, Judges
-from .pictures import ENLARGING, Draw, Engine, Model
+from .pictures import ENLARGING, Draw, Model, Through
 from .prompts import SETS, prompts
 from .sets import ICONS, Sets
 from .sweeps import SWEEPS
@@ -135,7 +136,9 @@ class Evaluation:
     def __init__(self, options: argparse.Namespace, context: Context) -> None:
         self.options, self.context, self.device = options, context, context.device
         self.model = self.open_model()
-        self.drawer: Draw = Engine(options.through, options.model, self.flags()) if options.through else self.model
+        self.drawer: Draw = self.model
+        if options.through:
+            self.drawer = Through(Engine(options.through, options.model, self.flags()))
         if not context.checkpoint("tokenizer").exists():
             context.write_tokenizer()
         self.judges = None if options.quick else Judges(context, self.run(512, 128, options.judge_minutes), options.scenes)

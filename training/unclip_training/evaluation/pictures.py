@@ -7,8 +7,6 @@ pictures whatever the batch.
 
 from __future__ import annotations
 
-import subprocess
-import tempfile
 from functools import cached_property
 from pathlib import Path
 from typing import Literal, Protocol
@@ -27,6 +25,7 @@ from .. import tokenizer
 from ..context import Text, padding_mask
 from ..diffusion import sample
 from ..directory import settings
+from ..drawing import Engine
 from ..stages.decoder import decode
 from . import priors
 
@@ -169,23 +168,20 @@ class Model:
         return sample(self.decoder_scheduler, predict, start, self.steps["decoder"], generators).clamp(-1, 1)
 
 
-class Engine:
-    """The same through `unclip generate`, one process a picture. `flags` are its own, such as --steps-decoder=10."""
+class Through:
+    """The same through `unclip generate`."""
 
-    def __init__(self, command: Path, folder: Path, flags: tuple[str, ...] = ()) -> None:
-        self.command, self.folder, self.flags = command, folder, flags
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
 
     def __call__(self, captions: list[str], seed: int, size: int = SMALL) -> Tensor:
-        with tempfile.TemporaryDirectory() as scratch:
-            return torch.stack([
-                self.one(caption, seed + at, size, Path(scratch) / str(at)) for at, caption in enumerate(captions)
-            ])
+        return torch.stack([self.one(caption, seed + at, size) for at, caption in enumerate(captions)])
 
-    def one(self, caption: str, seed: int, size: int, out: Path) -> Tensor:
-        subprocess.run(
-            [self.command, "generate", caption, "--model", self.folder.resolve(), "--size", str(size), "--seed", str(seed),
-             "--out", out, "--quiet", *self.flags],
-            check=True, stdout=subprocess.DEVNULL,
-        )
-        pixels = np.asarray(Image.open(out / "0.png").convert("RGB"), np.float32)
+    def one(self, caption: str, seed: int, size: int) -> Tensor:
+        pixels = np.asarray(self.engine.draw(caption, seed, size), np.float32)
         return torch.from_numpy(pixels).permute(2, 0, 1) / 127.5 - 1
+
+
+def as_images(pictures: Tensor) -> list[Image.Image]:
+    pixels = ((pictures + 1) * 127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1).numpy()
+    return [Image.fromarray(each) for each in pixels]

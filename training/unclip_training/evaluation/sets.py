@@ -8,17 +8,16 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
+from ..drawing import sheet
 from ..train import log
 from . import metrics
 from .judging import SEED, Examiner, Judges
 from .metrics import Seen
 from .nearest import nearest
-from .pictures import Draw
+from .pictures import Draw, as_images
 from .prompts import Prompts, prompts
 
 SHEET_COLUMNS = 10
@@ -88,17 +87,9 @@ class Sets:
         return metrics.kid(*(torch.cat([pair[at] for pair in self.features]) for at in range(2)))
 
 
-def sheet(path: Path, pictures: Tensor) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pixels = ((pictures + 1) * 127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1).numpy()
-    missing = -len(pixels) % SHEET_COLUMNS
-    pixels = np.concatenate([pixels, np.full((missing, *pixels.shape[1:]), 255, np.uint8)])
-    rows = [np.concatenate(pixels[at : at + SHEET_COLUMNS], 1) for at in range(0, len(pixels), SHEET_COLUMNS)]
-    Image.fromarray(np.concatenate(rows)).save(path)
-
-
 def write_sheets(folder: Path, name: str, asked: Prompts, pictures: dict[str, Tensor]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
     for key, some in pictures.items():
-        sheet(folder / f"{name}-{key}.png", some)
+        sheet(as_images(some), SHEET_COLUMNS, some.shape[-1]).save(folder / f"{name}-{key}.png")
     said = (f"{at}\t{english}\t{chinese}\n" for at, (english, chinese) in enumerate(asked.captions))
     (folder / f"{name}.tsv").write_text("".join(said))

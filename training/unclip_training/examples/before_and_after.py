@@ -10,7 +10,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from .gallery import ROOT, Engine, Prompt, sheet
+from ..drawing import Engine, sheet
+from ..gallery import ROOT
 
 SIDE = 64
 SEED = 1
@@ -29,9 +30,9 @@ def shown(own: Path, name: str) -> Image.Image:
 
 def compare(engines: list[Engine], own: Path) -> Image.Image:
     """A row of pictures that were shown, and one a model."""
-    asked = [Prompt(text, SEED + at, "seen") for at, text in enumerate(PROMPTS)]
-    rows = [[shown(own, name) for name in PROMPTS.values()], *([engine.draw(prompt, SIDE) for prompt in asked] for engine in engines)]
-    return sheet([picture for row in rows for picture in row], len(asked), SIDE)
+    drawn = ([engine.draw(text, SEED + at, SIDE) for at, text in enumerate(PROMPTS)] for engine in engines)
+    rows = [[shown(own, name) for name in PROMPTS.values()], *drawn]
+    return sheet([picture for row in rows for picture in row], len(PROMPTS), SIDE)
 
 
 def main() -> None:

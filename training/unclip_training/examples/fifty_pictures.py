@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from .data.fetch import TRAINING, fetch
-from .data.icons import document, load
-from .data.sprites import render_svg
+from ..data.fetch import TRAINING, fetch
+from ..data.icons import document, load
+from ..data.sprites import render_svg
 
 SIZE = 512
 THINGS = {  # icon to its captions

@@ -58,6 +58,7 @@ await_state "$again" succeeded
 restart coordinator-0 UNCLIP_RETRY_BASE_MS=8000
 restart decoder-0 "UNCLIP_FAULT=worker.before_compute:error@$RUN-wait"
 job "$RUN-wait" "a red heart"
+# shellcheck disable=SC2317  # called by within
 waits() { [[ -n $(field "$RUN-wait" retry_at) ]]; }
 within 60 waits || fail "$RUN-wait does not wait"
 at=$(field "$RUN-wait" retry_at)
@@ -75,6 +76,7 @@ expect "its pixels" "$(picture_of "$RUN-wait")" "$(picture_of "$RUN-plain")"
 restart coordinator-0 UNCLIP_RETRY_BASE_MS=60000
 restart decoder-0 "UNCLIP_FAULT=worker.before_compute:error@$RUN-cancelled:1"
 job "$RUN-cancelled" "a red heart"
+# shellcheck disable=SC2317  # called by within
 waits() { [[ -n $(field "$RUN-cancelled" retry_at) ]]; }
 within 60 waits || fail "$RUN-cancelled does not wait"
 [[ -n $(kept "$RUN-cancelled") ]] || fail "nothing is kept for the next try"

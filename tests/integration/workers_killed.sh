@@ -4,6 +4,7 @@
 source "$(dirname "$0")/lib.sh"
 use_cluster
 readonly JOBS=20
+export UNCLIP_DEATH_LIMIT=100 # of the workers started below: it is not the tasks that kill them
 
 pid_of() { cluster status --json | jq --arg name "$1" '.processes[] | select(.name == $name).pid'; }
 # reports: of this run's pictures, one "job stage" a line

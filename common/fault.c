@@ -41,7 +41,7 @@ struct fault {
     enum action action;
     long sleep_ms;
     enum err_code code;
-    char *subject; /* owned, for ever; NULL: any */
+    char *subject; /* owned; NULL: any */
     int nth;
     bool onwards;
     atomic_int passed;
@@ -169,7 +169,8 @@ int fault_open(enum fault_program program, struct err *err)
     char *text = xstrdup(value ? value : ""), *at = NULL;
     int rc = 0;
 
-    fault_count = 0;
+    while (fault_count)
+        free(faults[--fault_count].subject);
     for (char *one = strtok_r(text, ",", &at); one && !rc; one = strtok_r(NULL, ",", &at))
         rc = fault_parse(one, program, err);
     free(text);

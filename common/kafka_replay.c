@@ -160,6 +160,21 @@ static void replay_close(struct replay *replay)
     rd_kafka_destroy_flags(replay->consumer, RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE);
 }
 
+/* `settles`: whose group's offsets are waited for first; NULL: nobody's. */
+static int replay_run(const rd_kafka_conf_t *template, struct kafka *settles, struct replay *replay,
+                      struct err *err)
+{
+    int rc = replay_open(template, replay, err);
+    if (rc)
+        return rc;
+    if (settles)
+        rc = settled_all(settles, replay, err);
+    if (!rc)
+        rc = read_all(replay, err);
+    replay_close(replay);
+    return rc;
+}
+
 int kafka_replay(struct kafka *kafka, const char *topic, int32_t partition, int deadline_ms,
                  int (*each)(void *context, const struct kafka_record *record, struct err *err),
                  void *context, struct err *err)
@@ -169,14 +184,7 @@ int kafka_replay(struct kafka *kafka, const char *topic, int32_t partition, int 
                             .deadline = kafka_now_ms() + deadline_ms,
                             .each = each,
                             .context = context};
-    int rc = replay_open(kafka->replay_conf, &replay, err);
-    if (rc)
-        return rc;
-    rc = settled_all(kafka, &replay, err);
-    if (!rc)
-        rc = read_all(&replay, err);
-    replay_close(&replay);
-    return rc;
+    return replay_run(kafka->replay_conf, kafka, &replay, err);
 }
 
 int kafka_read(const rd_kafka_conf_t *template, const char *topic, int32_t partition,
@@ -189,10 +197,5 @@ int kafka_read(const rd_kafka_conf_t *template, const char *topic, int32_t parti
                             .deadline = kafka_now_ms() + deadline_ms,
                             .each = each,
                             .context = context};
-    int rc = replay_open(template, &replay, err);
-    if (rc)
-        return rc;
-    rc = read_all(&replay, err);
-    replay_close(&replay);
-    return rc;
+    return replay_run(template, NULL, &replay, err);
 }

@@ -14,17 +14,13 @@ from torch import nn
 from . import models
 from .context import Context
 from .diffusion import scheduler
+from .layout import KARLO
 from .stages import ar_prior
 from .stages.prior import CLIP_RANGE
 
 INDEX = {
     "_class_name": "UnCLIPPipeline", "_diffusers_version": "0.33.1",
-    "decoder": ["diffusers", "UNet2DConditionModel"], "decoder_scheduler": ["diffusers", "UnCLIPScheduler"],
-    "prior": ["diffusers", "PriorTransformer"], "prior_scheduler": ["diffusers", "UnCLIPScheduler"],
-    "super_res_first": ["diffusers", "UNet2DModel"], "super_res_last": ["diffusers", "UNet2DModel"],
-    "super_res_scheduler": ["diffusers", "UnCLIPScheduler"],
-    "text_encoder": ["transformers", "CLIPTextModelWithProjection"], "text_proj": ["unclip", "UnCLIPTextProjModel"],
-    "tokenizer": ["transformers", "CLIPTokenizer"],
+    **KARLO,
     "image_encoder": ["transformers", "CLIPVisionModelWithProjection"],
     "feature_extractor": ["transformers", "CLIPImageProcessor"],
     "super_res_1024_first": ["diffusers", "UNet2DModel"], "super_res_1024_last": ["diffusers", "UNet2DModel"],

@@ -167,6 +167,22 @@ static inline void assert_dead_letter(const struct outbox *outbox, const char *c
     json_decref(json);
 }
 
+/* A fixture for each test: cmocka_unit_test_setup_teardown() of these. */
+static inline int fixture_setup(void **state)
+{
+    struct fixture *fixture = test_malloc(sizeof *fixture);
+    fixture_init(fixture);
+    *state = fixture;
+    return 0;
+}
+
+static inline int fixture_teardown(void **state)
+{
+    fixture_release(*state);
+    test_free(*state);
+    return 0;
+}
+
 static inline struct live_job *find(const struct fixture *fixture, const char *id)
 {
     return ledger_find(fixture->ledger, HOME, id);

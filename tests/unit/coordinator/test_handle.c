@@ -9,21 +9,6 @@
     "\"class\":\"bulk\",\"seed\":10}"
 #define CANCEL "{\"version\":1,\"type\":\"cancel\"}"
 
-static int setup(void **state)
-{
-    struct fixture *fixture = test_malloc(sizeof *fixture);
-    fixture_init(fixture);
-    *state = fixture;
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    fixture_release(*state);
-    test_free(*state);
-    return 0;
-}
-
 /* --- jobs --- */
 
 static void test_smallest_job(void **state)
@@ -477,7 +462,7 @@ static void test_cancel_of_the_unknown(void **state)
 
 int main(void)
 {
-#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
     const struct CMUnitTest tests[] = {
         TEST(test_smallest_job),
         TEST(test_pictures_become_tasks),

@@ -10,21 +10,6 @@
     "\"compute_ms\":3,\"batch\":1"
 #define REF "file:///a/heart/0.decoder.safetensors"
 
-static int setup(void **state)
-{
-    struct fixture *fixture = test_malloc(sizeof *fixture);
-    fixture_init(fixture);
-    *state = fixture;
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    fixture_release(*state);
-    test_free(*state);
-    return 0;
-}
-
 static struct outbox *send_retry(struct fixture *f, enum stage stage, int attempt, const char *ref)
 {
     char more[512];
@@ -254,7 +239,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_delays),
-#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
         TEST(test_goes_on_where_it_failed),
         TEST(test_starts_anew_without_its_tensors),
         TEST(test_enough),

@@ -21,6 +21,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ..layout import KARLO
 from . import Refused
 from .pickles import load, load_list
 
@@ -31,15 +32,7 @@ PATTERNS = {
 HEAD = 64  # channels of a head, prior and decoder
 BORROWED = ("text_encoder", "tokenizer")
 VERSION = {"_diffusers_version": "0.11.0.dev0"}
-INDEX = {
-    "_class_name": "UnCLIPPipeline", **VERSION,
-    "decoder": ["diffusers", "UNet2DConditionModel"], "decoder_scheduler": ["diffusers", "UnCLIPScheduler"],
-    "prior": ["diffusers", "PriorTransformer"], "prior_scheduler": ["diffusers", "UnCLIPScheduler"],
-    "super_res_first": ["diffusers", "UNet2DModel"], "super_res_last": ["diffusers", "UNet2DModel"],
-    "super_res_scheduler": ["diffusers", "UnCLIPScheduler"],
-    "text_encoder": ["transformers", "CLIPTextModelWithProjection"], "text_proj": ["unclip", "UnCLIPTextProjModel"],
-    "tokenizer": ["transformers", "CLIPTokenizer"],
-}
+INDEX = {"_class_name": "UnCLIPPipeline", **VERSION, **KARLO}
 PRIOR_NAMES = {
     "time_embed.0": "time_embedding.linear_1", "time_embed.2": "time_embedding.linear_2", "clip_img_proj": "proj_in",
     "text_emb_proj": "embedding_proj", "text_enc_proj": "encoder_hidden_states_proj", "final_ln": "norm_out",

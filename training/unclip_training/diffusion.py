@@ -72,24 +72,23 @@ class Diffusion:
         loss = (error * self.weight[step]).mean()
         if variance is None:
             return loss
-        return loss + VLB_WEIGHT * self.bound(output.detach(), variance, start, noisy, step)
+        outside = (variance - variance.clamp(-1, 1)).square().mean()
+        return loss + outside + VLB_WEIGHT * self.bound(output.detach(), variance, start, noisy, step)
 
     def bound(self, output: Tensor, variance: Tensor, start: Tensor, noisy: Tensor, step: Tensor) -> Tensor:
         """KL of the true and the predicted step, in bits a value; only the variance learns from it.
 
-        The variance stays between the posterior's and beta. A crude model's errors would want more than beta, where
-        both are nearly one in the first steps: the network then learns to say a hundred, and in the last steps,
-        where they are far apart, that is noise of any size.
+        The variance stays between the posterior's (-1) and beta (1), and `loss` leads it back there. A crude model's
+        errors would want more than beta, where both are nearly one in the first steps: the network then learns to say
+        a hundred, and in the last steps, where they are far apart, that is noise of any size.
         """
         guess = self.start_of(output, noisy, step).clamp(-1, 1)
         true_log = self.at(self.posterior.log(), step, start)
-        inside = variance.clamp(-1, 1)
-        outside = (variance - inside).square().mean() / VLB_WEIGHT
-        share = (inside + 1) / 2
+        share = (variance.clamp(-1, 1) + 1) / 2
         log = share * self.at(self.beta.log(), step, start) + (1 - share) * true_log
         gap = self.at(self.mean_start, step, start) * (start - guess)
         divergence = 0.5 * (log - true_log - 1 + (true_log - log).exp() + gap.square() * (-log).exp())
-        return divergence.mean() / math.log(2) + outside
+        return divergence.mean() / math.log(2)
 
 
 def sample(

@@ -24,12 +24,13 @@ from unclip_training.data.pictures import DataError, Pictures, open_pictures, sa
 from unclip_training.data.sprites import Atlas
 from unclip_training.data.table import World, open_table
 from unclip_training.evaluation import evaluate
+from unclip_training.evaluation.pictures import Model
 from unclip_training.examples import fifty_pictures
 from unclip_training.export import export
 from unclip_training.loop import Budget, write_atomically
 from unclip_training.presets import PRESETS, STAGES, Preset, fine_tune
 from unclip_training.stages.upsampler import corners
-from unclip_training.tokenizer import Tokenizer
+from unclip_training.tokenizer import SUFFIX, Tokenizer, byte_characters
 
 CPU = torch.device("cpu")
 TINY = PRESETS["tiny"]
@@ -61,10 +62,8 @@ def random_networks(context: Context) -> dict[str, nn.Module]:
     }
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory, tokenizer: Tokenizer) -> Path:
+def random_model(folder: Path, tokenizer: Tokenizer) -> Path:
     """A directory of random weights, written as training writes it."""
-    folder = tmp_path_factory.mktemp("toy")
     torch.manual_seed(0)
     context = Context(toy_preset(), folder, CPU, log=lambda _: None)
     write_atomically(context.checkpoint("tokenizer"), {"merges": [list(p) for p in tokenizer.merges], "length": LENGTH})
@@ -72,6 +71,11 @@ def model(tmp_path_factory: pytest.TempPathFactory, tokenizer: Tokenizer) -> Pat
         write_atomically(context.checkpoint(stage), {"average": network.state_dict()})
     export(context, folder / "model")
     return folder / "model"
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory, tokenizer: Tokenizer) -> Path:
+    return random_model(tmp_path_factory.mktemp("toy"), tokenizer)
 
 
 @pytest.fixture
@@ -354,6 +358,81 @@ def test_fine_tuning_ends_in_a_model_directory(
         assert all(torch.equal(after[key], value) for key, value in before.items()) is same, name
 
 
+def clips_own_size() -> Tokenizer:
+    """Of 49408 tokens, as OpenAI's and Karlo's; the pairs of three letters come last."""
+    characters = byte_characters()
+    pairs = [(one, other + SUFFIX) for one in sorted(characters, key="moon".count) for other in characters]
+    return Tokenizer(tuple(pairs[-(49408 - 2 * len(characters) - 2) :]), LENGTH)
+
+
+def test_a_vocabulary_beyond_int16_is_trained_and_evaluated(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenizer = clips_own_size()
+    ids = tokenizer.encode(["on a moon"])
+    assert len(tokenizer.vocabulary) == 49408
+    assert ids[0, 0] == 49406 and ids[0, 1] == tokenizer.vocabulary["on</w>"] > 32767 and ids[0, -1] == 49407
+    model = random_model(tmp_path / "toy", tokenizer)
+    few_rows(monkeypatch)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    context = toy_context(model, pictures, tmp_path / "run", 0.0)
+    for stage in ("tokenizer", "clip", "prior", "decoder"):
+        assert train.train_stage(stage, context, Budget(), resume=False, parts=None)
+    assert context.data.tokens.max() == 49407
+    export(context, tmp_path / "run" / "model")
+    directory.check(tmp_path / "run" / "model")
+    tuned = Model(tmp_path / "run" / "model", CPU)
+    tuned.steps |= {"prior": 2, "decoder": 2}
+    assert torch.equal(tuned.read(["on a moon"]).mask[1], torch.tensor([True] * 7 + [False] * (LENGTH - 7)))
+    assert tuned(["on a moon"], 1).isfinite().all()
+
+
+def stored(context: Context, stage: str) -> dict:
+    return torch.load(context.checkpoint(stage), weights_only=True)
+
+
+def with_steps(context: Context, **steps: int) -> Context:
+    """The same run with other budgets."""
+    parts = {name: getattr(context.preset, name) for name in steps}
+    changed = {name: replace(part, run=replace(part.run, steps=steps[name])) for name, part in parts.items()}
+    return Context(replace(context.preset, **changed), context.folder, CPU, 1, context.pictures, log=context.log, model=context.model, rehearse=0.0)
+
+
+def test_a_stage_goes_on_when_its_budget_has_grown(
+    model: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few_rows(monkeypatch)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    first = toy_context(model, pictures, tmp_path / "run", 0.0)
+    for stage in ("tokenizer", "clip", "prior"):
+        train.train_stage(stage, first, Budget(), resume=False, parts=None)
+    before = stored(first, "prior")
+    assert before["step"] == 2 and train.is_met(first, "prior")
+    assert train.train_stage("prior", first, Budget(), resume=True, parts=None)
+    assert "prior: has had its 2 steps; --budget prior=MINUTES gives it more" in capsys.readouterr().err
+    longer = with_steps(first, prior=5)
+    assert not train.is_met(longer, "prior")
+    assert train.train_stage("prior", longer, Budget(), resume=True, parts=None)
+    assert stored(longer, "prior")["step"] == 5 and train.is_met(longer, "prior")
+    shorter = with_steps(first, prior=4)
+    assert train.train_stage("prior", shorter, Budget(), resume=True, parts=None) and stored(shorter, "prior")["step"] == 5
+
+
+def test_readers_of_a_clip_that_goes_on_must_go_on_too(
+    model: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context = toy_context(model, pictures, tmp_path / "run", 0.0)
+    for stage in ("clip", "prior"):
+        write_atomically(context.checkpoint(stage), {"step": 2, "seconds": 1.0, "average": {}})
+    asked, everything = options("--resume", "--stage", "clip,prior"), ["clip", "prior", "decoder"]
+    train.check_fit(["clip"], context, asked)
+    longer = with_steps(context, clip=3)
+    for stages in (["clip"], ["clip", "prior"]):
+        with pytest.raises(SystemExit, match="clip goes on, so prior, trained on its embeddings"):
+            train.check_fit(stages, longer, asked)
+    train.check_fit(everything, with_steps(context, clip=3, prior=3), asked)
+
+
 def options(*arguments: str):  # noqa: ANN201
     return train.parser().parse_args(arguments)
 
@@ -394,7 +473,7 @@ def broken_model(fault: str, folder: Path) -> None:
     elif fault == "int8":
         save_file({"weight": torch.zeros(2, dtype=torch.int8)}, folder / "prior" / "diffusion_pytorch_model.safetensors")
     elif fault == "vocabulary":
-        (folder / "tokenizer" / "vocab.json").write_text(json.dumps({str(at): at for at in range(40_000)}))
+        (folder / "tokenizer" / "vocab.json").write_text("[]")
     elif fault == "json":
         (folder / "text_encoder" / "config.json").write_text("{")
     elif fault in ("v", "noise"):
@@ -412,7 +491,7 @@ def broken_model(fault: str, folder: Path) -> None:
 @pytest.mark.parametrize(("fault", "message", "readable"), [
     ("decoder", r"decoder/config.json' is not there", False), ("image_encoder", "has no image_encoder/", True),
     ("super_res_last", "super_res_last/config.json' is not there", False), ("prior_scheduler", "is not there", False),
-    ("int8", "has int8 weights", False), ("vocabulary", "has 40000 tokens", False), ("json", "is not JSON", False),
+    ("int8", "has int8 weights", False), ("vocabulary", "holds no settings", False), ("json", "is not JSON", False),
     ("v", "no prediction_type 'v_prediction'", True), ("noise", "does not predict the embedding", True),
     ("last", "super_res_1024_first and super_res_1024_last differ", True), ("shape", "of another kind .* conv_in.bias", True),
 ])

@@ -71,10 +71,7 @@ class Trainer:
 
     @property
     def progress(self) -> float:
-        run = self.stage.run
-        if run.steps:
-            return min(1.0, self.step / run.steps)
-        return min(1.0, self.seconds / (60 * run.minutes))
+        return self.stage.run.progress(self.step, self.seconds)
 
     def rate(self) -> float:
         run = self.stage.run

@@ -53,6 +53,13 @@ class Run:
     def is_off(self) -> bool:
         return not (self.steps or self.minutes)
 
+    def progress(self, step: int, seconds: float) -> float:
+        """From 0 to 1, where the budget is met."""
+        return min(1.0, step / self.steps if self.steps else seconds / (60 * self.minutes))
+
+    def budget(self) -> str:
+        return f"{self.steps} steps" if self.steps else f"{self.minutes:g} minutes"
+
 
 @dataclass(frozen=True)
 class Clip:

@@ -74,8 +74,9 @@ class Tokenizer:
         return {"merges": self.merges, "length": self.length, "tokens": self.tokens}
 
     def encode(self, captions: list[str]) -> np.ndarray:
-        """int16 [captions, length]: begin, at most length - 2 tokens, end, and end again to fill up."""
-        out = np.full((len(captions), self.length), self.end, np.int16)
+        """[captions, length]: begin, at most length - 2 tokens, end, and end again to fill up. int16 if all ids fit, else int32."""
+        dtype = np.int16 if len(self.vocabulary) <= 1 << 15 else np.int32
+        out = np.full((len(captions), self.length), self.end, dtype)
         out[:, 0] = self.begin
         for row, encoding in enumerate(self.engine.encode_batch(captions)):
             ids = encoding.ids[: self.length - 2]

@@ -14,13 +14,13 @@ from pathlib import Path
 import torch
 
 from .adopt import with_sizes_of, with_steps_of
-from .context import Context
+from .context import READERS, Context
 from .data.fetch import bundle
 from .data.pictures import DataError
 from .directory import Unfit
 from .export import export
 from .loop import Budget, Trainer, pack, unpack
-from .presets import PRESETS, STAGES, Preset, fine_tune, smoke
+from .presets import PRESETS, STAGES, Preset, Run, fine_tune, smoke
 from .stages import make
 
 COMPILING = 90.0  # seconds: with less left, a stage that has to compile is not begun
@@ -53,7 +53,7 @@ def parser() -> argparse.ArgumentParser:
         help=f"when fine-tuning, the share of emoji scenes in what the model sees; 0: none, and none are fetched (default: {REHEARSE})",
     )
     when = out.add_argument_group("when")
-    when.add_argument("--resume", action="store_true", help="go on from checkpoints, skip what is finished")
+    when.add_argument("--resume", action="store_true", help="go on from checkpoints, skip what has had its budget")
     when.add_argument("--minutes", type=float, metavar="M", help="stop after M minutes, with a checkpoint")
     when.add_argument(
         "--budget", action="append", default=[], metavar="STAGE=M", help="train a stage for M minutes in all, not the preset's; 0: not"
@@ -101,8 +101,21 @@ def minutes_of(option: str, text: str) -> float:
     return found
 
 
+def run_of(preset: Preset, name: str) -> Run:
+    return getattr(preset, name.replace("-", "_")).run
+
+
 def is_off(preset: Preset, name: str) -> bool:
-    return name != "tokenizer" and getattr(preset, name.replace("-", "_")).run.is_off
+    return name != "tokenizer" and run_of(preset, name).is_off
+
+
+def is_met(context: Context, name: str) -> bool:
+    """Whether a stage's checkpoint has had all of its budget, which may have changed since it was written."""
+    checkpoint = context.checkpoint(name)
+    if not checkpoint.exists():
+        return False
+    state = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
+    return run_of(context.preset, name).progress(state["step"], state["seconds"]) >= 1
 
 
 def preset_for(options: argparse.Namespace) -> Preset:
@@ -154,8 +167,8 @@ def train_stage(name: str, context: Context, budget: Budget, resume: bool, parts
         if not (checkpoint.exists() and resume):
             context.write_tokenizer()
         finished = True
-    elif checkpoint.exists() and torch.load(checkpoint, map_location="cpu", weights_only=True)["finished"]:
-        log(f"{name}: finished before")
+    elif is_met(context, name):
+        log(f"{name}: has had its {run_of(context.preset, name).budget()}; --budget {name}=MINUTES gives it more")
         return True
     elif context.compile_networks and not budget.allows(COMPILING):
         return False
@@ -206,12 +219,26 @@ def main() -> None:
 
 
 def check_fit(stages: list[str], context: Context, options: argparse.Namespace) -> None:
-    """Ends a run of all stages that would end in a model whose parts don't fit."""
+    """Ends a run that would end in a model whose parts don't fit."""
+    if options.prepare:
+        return
+    if "clip" in stages and options.resume and context.checkpoint("clip").exists() and not is_met(context, "clip"):
+        check_readers(stages, context)
     left_out = [name for name in context.stale("clip" in stages) if name not in stages]
-    if left_out and options.stage == "all" and not options.prepare:
+    if left_out and options.stage == "all":
         raise SystemExit(
             f"train: clip learns on, so {' and '.join(left_out)}, which read its embeddings, must learn too: give them minutes, "
             "or leave clip as it is with --budget clip=0"
+        )
+
+
+def check_readers(stages: list[str], context: Context) -> None:
+    """Where CLIP goes on, what was trained on its embeddings must go on, too."""
+    done = [name for name in READERS if context.checkpoint(name).exists() and (name not in stages or is_met(context, name))]
+    if done:
+        raise SystemExit(
+            f"train: clip goes on, so {' and '.join(done)}, trained on its embeddings, must go on too: give them --budget "
+            "minutes, or clip no more than it had"
         )
 
 

@@ -31,7 +31,7 @@ class Mixed:
     own: Tensor  # bool [n]: whether a row is one of the pictures; on the host
     source: Tensor  # int64 [n]: its row there; on the host
     window: Tensor  # float [n, 3]: left, top and side of what a row shows of its picture; on the host
-    tokens: Tensor  # int16 [n, captions, length]
+    tokens: Tensor  # int16 or int32 [n, captions, length]
     meaning: Tensor  # int64 [n]
     group: int = GROUP
 

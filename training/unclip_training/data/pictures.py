@@ -286,7 +286,7 @@ def squared(encoded: bytes, size: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Pictures:
-    tokens: Tensor  # int16 [n, CAPTIONS, length]
+    tokens: Tensor  # int16 or int32 [n, CAPTIONS, length]
     meaning: Tensor  # int64 [n]: equal where the captions are
     levels: dict[int, Tensor]  # by side: uint8 [n, side, side, 3]
     key: str = ""  # names the files, the tokenizer and the sizes that these were made from

@@ -58,7 +58,7 @@ class SceneTable:
     place: np.ndarray  # float32 [n, MAX_LAYERS, 3]: x, y, size
     tint: np.ndarray  # uint8 [n, MAX_LAYERS, 4]: colour, and 255 where it is used
     background: np.ndarray  # uint8 [n, 3]
-    tokens: np.ndarray  # int16 [n, languages, length], padded with the end token
+    tokens: np.ndarray  # int16 or int32 [n, languages, length], padded with the end token
     meaning: np.ndarray  # int64 [n]: equal where scenes mean the same
     labels: np.ndarray  # int16 [n, LABELS]
 

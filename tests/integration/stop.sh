@@ -19,7 +19,7 @@ log_of() { cat "$UNCLIP_HOME/logs/$1.log"; }
 cluster stop decoder-0
 for ((i = 0; i < 4; i++)); do job "$RUN-one-$i" "a red heart" '"steps": {"prior": 2, "decoder": 150}'; done
 within 60 reported prior "$RUN-one-" 4 || fail "the prior does not work"
-UNCLIP_BATCH=2 UNCLIP_LINGER_MS=30000 cluster start decoder-0
+UNCLIP_BATCH=2 UNCLIP_LINGER_MS=10000 cluster start decoder-0
 pid=$(pid_of decoder-0)
 within 60 any_computing || fail "the decoder does not compute"
 kill -TERM "$pid"

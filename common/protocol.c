@@ -65,6 +65,37 @@ double stage_weight(enum stage stage)
     return weights[stage];
 }
 
+static const char *const sampler_names[SAMPLER_COUNT] = {
+#define X(id, name, title, meaning) [id] = name,
+    SAMPLER_TABLE(X)
+#undef X
+};
+
+const char *sampler_name(enum sampler sampler)
+{
+    CHECK_ENUM(sampler, SAMPLER_COUNT);
+    return sampler_names[sampler];
+}
+
+const char *sampler_title(enum sampler sampler)
+{
+    static const char *const titles[SAMPLER_COUNT] = {
+#define X(id, name, title, meaning) [id] = title,
+        SAMPLER_TABLE(X)
+#undef X
+    };
+    CHECK_ENUM(sampler, SAMPLER_COUNT);
+    return titles[sampler];
+}
+
+bool sampler_parse(const char *name, enum sampler *sampler)
+{
+    int found = find_name(sampler_names, SAMPLER_COUNT, name);
+    if (found >= 0)
+        *sampler = (enum sampler)found;
+    return found >= 0;
+}
+
 static const char *const class_names[CLASS_COUNT] = {
     [CLASS_INTERACTIVE] = "interactive",
     [CLASS_BULK] = "bulk",

@@ -26,6 +26,16 @@ bool stage_has_steps(enum stage stage);
 bool stage_has_guidance(enum stage stage); /* classifier-free guidance: the prior and the decoder */
 double stage_weight(enum stage stage);
 
+enum sampler {
+#define X(id, ...) id,
+    SAMPLER_TABLE(X)
+#undef X
+        SAMPLER_COUNT
+};
+const char *sampler_name(enum sampler sampler);  /* "dpm-solver++" */
+const char *sampler_title(enum sampler sampler); /* "DPM++ 2M" */
+bool sampler_parse(const char *name, enum sampler *sampler);
+
 /* Interactive tasks serve a waiting person; bulk tasks (data sets) keep a guaranteed share. */
 enum task_class { CLASS_INTERACTIVE, CLASS_BULK, CLASS_COUNT };
 const char *task_class_name(enum task_class task_class);

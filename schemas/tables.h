@@ -18,6 +18,13 @@
     X(STAGE_UPSAMPLER_1, "upsampler-1", true, 8.5)                                                 \
     X(STAGE_UPSAMPLER_2, "upsampler-2", true, 20)
 
+/*  X(identifier, name, A1111's name for it, meaning): how a stage walks its steps. The first is the default. */
+#define SAMPLER_TABLE(X)                                                                           \
+    X(SAMPLER_DDPM, "ddpm", "DDPM", "UnCLIPScheduler's own, with fresh noise in every step")       \
+    X(SAMPLER_DDIM, "ddim", "DDIM", "DDIM; eta 0 adds no noise, 1 as much as ddpm")                \
+    X(SAMPLER_DPM_SOLVER_PP, "dpm-solver++", "DPM++ 2M",                                           \
+      "DPM-Solver++(2M): second order, no noise, fewest steps")
+
 /*
  *  X(identifier, name, compacted, meaning). All of these have the same number of partitions, and a
  *  job's events, state and result go to the partition that its job record came from (its home).

@@ -11,8 +11,8 @@
 #include "stages/networks/prior_transformer.h"
 #include "stages/networks/rows.h"
 #include "stages/networks/text_proj.h"
-#include "stages/networks/unet.h"
 #include "stages/stage_ops.h"
+#include "stages/unet_step.h"
 
 #define CHANNELS     3
 #define ITEMS_A_PASS 32 /* bounds the memory of the text projection */
@@ -90,8 +90,8 @@ struct condition {
 
 struct decoder_run {
     struct decoder_stage *stage;
+    const struct stage_settings *settings;
     bool guided;
-    float guidance;
     int64_t text_len;             /* L */
     struct condition *conditions; /* by the item's index in the batch */
     float *row;                   /* [S · S · out_channels]: one row of the U-Net's output */
@@ -242,14 +242,23 @@ static int predict(void *context, struct latent *const *latents, size_t count, i
     for (int64_t row = 0; row < rows && !nn_failed(nn); row++)
         put_row(run, sample, &condition, row, latents[row % n],
                 row < rows - n ? ITEM_ROW_NEGATIVE : ITEM_ROW_PROMPT);
-    struct tensor out = unet_forward(nn, &run->stage->unet, sample,
-                                     (float)run->stage->scheduler.timesteps[i], &condition);
+    const struct unet_step step = {
+        .nn = nn,
+        .unet = &run->stage->unet,
+        .i = i,
+        .reuse = run->settings->reuse,
+        .timestep = (float)run->stage->scheduler.timesteps[i],
+        .latents = latents,
+        .count = count,
+    };
+    struct tensor out = unet_step_forward(&step, sample, &condition);
     for (int64_t k = 0; k < n; k++) {
         get_row(run, out, rows - n + k, latents[k]->output, latents[k]->variance);
         if (!run->guided)
             continue;
         get_row(run, out, k, run->uncond, NULL);
-        denoise_guide(latents[k]->output, run->uncond, (size_t)(s * s * CHANNELS), run->guidance);
+        denoise_guide(latents[k]->output, run->uncond, (size_t)(s * s * CHANNELS),
+                      (float)run->settings->guidance);
     }
     nn_leave_all(nn, scope);
     return nn_finish(nn, err);
@@ -280,7 +289,7 @@ static int run_group(struct decoder_stage *stage, struct item *const *items, siz
     struct decoder_run run = {
         .stage = stage,
         .guided = denoise_guided(settings),
-        .guidance = (float)settings->guidance,
+        .settings = settings,
         .text_len = items[0]->text_len,
         .conditions = xcalloc(count, sizeof *run.conditions),
         .row = malloc(pixels * (size_t)unet->out_channels * sizeof(float)),
@@ -291,6 +300,8 @@ static int run_group(struct decoder_stage *stage, struct item *const *items, siz
         .pixels = pixels,
         .channels = CHANNELS,
         .latents_a_pass = denoise_latents_a_pass(pixels, run.guided),
+        .deep_bytes = unet_step_bytes(stage->nn, &stage->unet, settings->reuse, run.guided ? 2 : 1,
+                                      unet->sample_size),
         .predict = predict,
         .finish = finish,
         .context = &run,
@@ -333,7 +344,7 @@ static int decoder_run(void *state, struct item *const *items, size_t count,
                        struct err *err)
 {
     struct decoder_stage *stage = state;
-    int rc = scheduler_set_steps(&stage->scheduler, settings->steps, err);
+    int rc = denoise_set_sampling(&stage->scheduler, settings, false, err);
     if (rc)
         return rc;
     check_items(stage, items, count);

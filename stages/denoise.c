@@ -14,17 +14,27 @@ static void latent_release(struct latent *latent)
     free(latent->noise);
     free(latent->output);
     free(latent->variance);
+    free(latent->predicted);
+    free(latent->deep);
+}
+
+/* Whether there is a buffer, where there is to be one. */
+static bool allocate(void *out, size_t bytes, bool wanted)
+{
+    void **buffer = out;
+    *buffer = wanted ? malloc(bytes) : NULL;
+    return *buffer || !wanted;
 }
 
 static bool latent_allocate(struct latent *latent, const struct denoiser *denoiser)
 {
     size_t bytes = denoiser->pixels * denoiser->channels * sizeof(float);
-    bool learned = denoiser->scheduler->variance == VARIANCE_LEARNED_RANGE;
-    latent->x = malloc(bytes);
-    latent->noise = malloc(bytes);
-    latent->output = malloc(bytes);
-    latent->variance = learned ? malloc(bytes) : NULL;
-    if (latent->x && latent->noise && latent->output && (latent->variance || !learned))
+    const struct scheduler *scheduler = denoiser->scheduler;
+    if (allocate(&latent->x, bytes, true) && allocate(&latent->noise, bytes, true) &&
+        allocate(&latent->output, bytes, true) &&
+        allocate(&latent->variance, bytes, scheduler_needs_variance(scheduler)) &&
+        allocate(&latent->predicted, bytes, scheduler_needs_history(scheduler)) &&
+        allocate(&latent->deep, denoiser->deep_bytes, denoiser->deep_bytes > 0))
         return true;
     err_set(&latent->item->err, ERR_OUT_OF_MEMORY, "cannot hold a latent of %zu bytes", bytes);
     latent_release(latent);
@@ -63,7 +73,7 @@ static void latent_step(const struct denoiser *denoiser, struct latent *latent, 
     if (noisy)
         draw(denoiser, &latent->item->rng, scratch, latent->noise);
     scheduler_step(denoiser->scheduler, i, latent->output, latent->variance, latent->x,
-                   noisy ? latent->noise : NULL, latent->x, NULL, count);
+                   noisy ? latent->noise : NULL, latent->x, latent->predicted, count);
 }
 
 /* Fails the items that were told to stop, and collects the others' latents. */
@@ -141,6 +151,18 @@ void denoise_guide(float *cond, const float *uncond, size_t count, float scale)
 {
     for (size_t i = 0; i < count; i++)
         cond[i] = uncond[i] + scale * (cond[i] - uncond[i]);
+}
+
+int denoise_set_sampling(struct scheduler *scheduler, const struct stage_settings *settings,
+                         bool ends_at_zero, struct err *err)
+{
+    const struct sampling sampling = {
+        .sampler = settings->sampler,
+        .steps = settings->steps,
+        .eta = settings->eta,
+        .ends_at_zero = ends_at_zero,
+    };
+    return scheduler_set_sampling(scheduler, &sampling, err);
 }
 
 bool denoise_guided(const struct stage_settings *settings)

@@ -132,7 +132,7 @@ static int prior_run(void *state, struct item *const *items, size_t count,
         if (item_live(items[i]))
             item_check_text(items[i], config->embedding_dim, config->num_embeddings,
                             config->embedding_dim);
-    int rc = scheduler_set_steps(&stage->scheduler, settings->steps, err);
+    int rc = denoise_set_sampling(&stage->scheduler, settings, false, err);
     if (rc)
         return rc;
     struct prior_run run = {

@@ -1,10 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/*
- * UnCLIPScheduler. Each scalar is rounded to f32 where torch rounds it, so that a walk of many
- * steps stays with the reference's. The names are the reference's: prev is the timestep that a step
- * goes to (-1: the picture itself), alpha_bar the cumulative product, beta the step's share of
- * noise.
- */
+/* A scheduler's configuration, tables and timesteps; the steps are in scheduler_step.c. */
 #include "stages/scheduler.h"
 
 #include <math.h>
@@ -130,93 +125,34 @@ void scheduler_release(struct scheduler *scheduler)
     memset(scheduler, 0, sizeof *scheduler);
 }
 
-int scheduler_set_steps(struct scheduler *scheduler, int steps, struct err *err)
+/* Of step i of `steps`, as UnCLIPScheduler: from the last timestep of training to 0. */
+static int spaced_to_zero(int i, int steps, int train_steps)
 {
-    if (steps < 1 || steps > scheduler->train_steps)
+    int last = train_steps - 1;
+    return steps > 1 ? (int)rint((steps - 1 - i) * ((double)last / (steps - 1))) : last;
+}
+
+/* "trailing": the last step begins where one step's share of the way is left. */
+static int spaced_trailing(int i, int steps, int train_steps)
+{
+    return (int)rint(train_steps - i * ((double)train_steps / steps)) - 1;
+}
+
+int scheduler_set_sampling(struct scheduler *scheduler, const struct sampling *sampling,
+                           struct err *err)
+{
+    int steps = sampling->steps, train_steps = scheduler->train_steps;
+    BUG_ON(!(sampling->eta >= 0 && sampling->eta <= 1));
+    if (steps < 1 || steps > train_steps)
         return err_set(err, ERR_INVALID_ARGUMENT, "%d steps, they must be from 1 to %d", steps,
-                       scheduler->train_steps);
-    int last = scheduler->train_steps - 1;
-    double ratio = steps > 1 ? (double)last / (steps - 1) : 0;
+                       train_steps);
+    bool to_zero = sampling->sampler == SAMPLER_DDPM || sampling->ends_at_zero;
     scheduler->timesteps = xrealloc(scheduler->timesteps, (size_t)steps * sizeof(int));
     for (int i = 0; i < steps; i++) /* rint: half to even, as numpy's round */
-        scheduler->timesteps[i] = steps > 1 ? (int)rint((steps - 1 - i) * ratio) : last;
+        scheduler->timesteps[i] = to_zero ? spaced_to_zero(i, steps, train_steps)
+                                          : spaced_trailing(i, steps, train_steps);
     scheduler->steps = steps;
+    scheduler->sampler = sampling->sampler;
+    scheduler->eta = (float)sampling->eta;
     return 0;
-}
-
-static int prev_timestep(const struct scheduler *scheduler, int i)
-{
-    return i + 1 < scheduler->steps ? scheduler->timesteps[i + 1] : -1;
-}
-
-bool scheduler_needs_noise(const struct scheduler *scheduler, int i)
-{
-    BUG_ON(i < 0 || i >= scheduler->steps);
-    return prev_timestep(scheduler, i) >= 0;
-}
-
-/* What a step needs, all f32 scalars. */
-struct coefficients {
-    float sqrt_alpha_bar, sqrt_beta_bar; /* of this timestep */
-    float original, current;             /* weights of the predicted picture and the sample */
-    float deviation;                     /* of the noise, VARIANCE_FIXED_SMALL_LOG */
-    float min_log, max_log;              /* variance's bounds, VARIANCE_LEARNED_RANGE */
-};
-
-static struct coefficients step_coefficients(const struct scheduler *scheduler, int i)
-{
-    int t = scheduler->timesteps[i], prev = prev_timestep(scheduler, i);
-    float bar = scheduler->alphas_bar[t];
-    float bar_prev = prev >= 0 ? scheduler->alphas_bar[prev] : 1.0f;
-    float beta_bar = 1.0f - bar, beta_bar_prev = 1.0f - bar_prev;
-    float beta = prev == t - 1 ? scheduler->betas[t] : 1.0f - bar / bar_prev;
-    float variance = beta_bar_prev / beta_bar * beta;
-    return (struct coefficients){
-        .sqrt_alpha_bar = sqrtf(bar),
-        .sqrt_beta_bar = sqrtf(beta_bar),
-        .original = sqrtf(bar_prev) * beta / beta_bar,
-        .current = sqrtf(1.0f - beta) * beta_bar_prev / beta_bar,
-        .deviation = expf(0.5f * logf(fmaxf(variance, 1e-20f))),
-        .min_log = logf(variance),
-        .max_log = logf(beta),
-    };
-}
-
-static float predict(const struct scheduler *scheduler, const struct coefficients *k, float output,
-                     float sample)
-{
-    float picture = output;
-    if (scheduler->prediction == PREDICTION_EPSILON)
-        picture = (sample - k->sqrt_beta_bar * output) / k->sqrt_alpha_bar;
-    if (!scheduler->clip_sample)
-        return picture;
-    float range = scheduler->clip_range;
-    return picture < -range ? -range : picture > range ? range : picture;
-}
-
-static float learned_deviation(const struct coefficients *k, float variance)
-{
-    float share = (variance + 1.0f) / 2.0f;
-    return expf(0.5f * (share * k->max_log + (1.0f - share) * k->min_log));
-}
-
-void scheduler_step(const struct scheduler *scheduler, int i, const float *model_output,
-                    const float *variance, const float *sample, const float *noise, float *prev,
-                    float *predicted, size_t count)
-{
-    BUG_ON(i < 0 || i >= scheduler->steps);
-    bool noisy = scheduler_needs_noise(scheduler, i);
-    bool learned = scheduler->variance == VARIANCE_LEARNED_RANGE;
-    BUG_ON(noisy && !noise);
-    BUG_ON(noisy && learned && !variance);
-    struct coefficients k = step_coefficients(scheduler, i);
-    for (size_t j = 0; j < count; j++) {
-        float picture = predict(scheduler, &k, model_output[j], sample[j]);
-        float mean = k.original * picture + k.current * sample[j];
-        if (predicted)
-            predicted[j] = picture;
-        if (noisy)
-            mean += (learned ? learned_deviation(&k, variance[j]) : k.deviation) * noise[j];
-        prev[j] = mean;
-    }
 }

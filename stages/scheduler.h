@@ -1,7 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * UnCLIPScheduler (diffusers 0.33.1, schedulers/scheduling_unclip.py), all its prediction and
- * variance types: the DDPM step of the unCLIP pipelines. Tables are computed as torch does (f32).
+ * variance types: the DDPM step of the unCLIP pipelines, and on the same betas two solvers that
+ * need fewer steps. Tables are computed as torch does (f32).
+ *
+ *   ddpm          UnCLIPScheduler
+ *   ddim          DDIMScheduler, timestep_spacing "trailing", use_clipped_model_output, eta
+ *   dpm-solver++  DPMSolverMultistepScheduler: algorithm_type "dpmsolver++", solver_order 2,
+ *                 solver_type "midpoint", lower_order_final, final_sigmas_type "zero", "trailing"
+ *
+ * A solver takes the predicted picture, clipped to clip_range where clip_sample says so, for what
+ * the network has predicted, and works out the noise from it; the network's learned variance is
+ * not used. Each step goes to the timestep of the next one, and the last to the predicted picture.
+ * (diffusers' DDIM goes train_steps / steps down instead, which is the same only where that is
+ * whole.)
  */
 #ifndef UNCLIP_STAGES_SCHEDULER_H
 #define UNCLIP_STAGES_SCHEDULER_H
@@ -10,11 +22,20 @@
 #include <stddef.h>
 
 #include "common/err.h"
+#include "common/protocol.h"
 
 enum prediction_type { PREDICTION_EPSILON, PREDICTION_SAMPLE };
 enum variance_type { VARIANCE_FIXED_SMALL_LOG, VARIANCE_LEARNED_RANGE };
 
 #define SCHEDULER_TRAIN_STEPS_MAX 100000
+
+/* How the way from noise to picture is walked. */
+struct sampling {
+    enum sampler sampler;
+    int steps;
+    double eta;        /* 0..1, of SAMPLER_DDIM: the share of ddpm's noise in each step */
+    bool ends_at_zero; /* the last timestep is 0 with every sampler, as it is with ddpm */
+};
 
 struct scheduler {
     int train_steps; /* 1000 */
@@ -24,7 +45,10 @@ struct scheduler {
     float clip_range;
     float *betas;      /* [train_steps] */
     float *alphas_bar; /* [train_steps]: cumulative products */
-    int *timesteps;    /* [steps], falling; set by scheduler_set_steps() */
+    /* Set by scheduler_set_sampling(). */
+    enum sampler sampler;
+    float eta;
+    int *timesteps; /* [steps], falling */
     int steps;
 };
 
@@ -32,21 +56,41 @@ struct scheduler {
 int scheduler_load(struct scheduler *scheduler, const char *path, struct err *err);
 void scheduler_release(struct scheduler *scheduler);
 /*
- * From 1 to train_steps, else ERR_INVALID_ARGUMENT. N = 1 (a division by zero in diffusers) takes
- * timestep train_steps - 1 alone and ends, as every last step does, at the predicted picture.
+ * Steps from 1 to train_steps, else ERR_INVALID_ARGUMENT. 1 (for ddpm a division by zero in
+ * diffusers) takes timestep train_steps - 1 alone and ends, as every last step does, at the
+ * predicted picture.
  */
-int scheduler_set_steps(struct scheduler *scheduler, int steps, struct err *err);
-/* Whether step i (0-based) adds noise: all but the last. The caller draws `noise` for it, in order.
+int scheduler_set_sampling(struct scheduler *scheduler, const struct sampling *sampling,
+                           struct err *err);
+/*
+ * Whether step i (0-based) adds noise: with ddpm and with eta all but the last. The caller draws
+ * `noise` for it, in order.
  */
 bool scheduler_needs_noise(const struct scheduler *scheduler, int i);
+/* Whether a step needs the network's variance, and whether it needs the last step's prediction. */
+bool scheduler_needs_variance(const struct scheduler *scheduler);
+bool scheduler_needs_history(const struct scheduler *scheduler);
 /*
  * One step: model_output and sample [count] → prev [count] (may be sample itself). variance is the
- * model's second half [count] for VARIANCE_LEARNED_RANGE, else NULL; noise [count] or NULL.
- * Channel-order-agnostic: all arrays are in one and the same layout. predicted (may be NULL)
- * receives the clipped picture of this step.
+ * model's second half [count] where scheduler_needs_variance(), else not looked at; noise [count]
+ * or NULL. Channel-order-agnostic: all arrays are in one and the same layout. predicted receives
+ * the clipped picture of this step; it may be NULL unless scheduler_needs_history(), when it holds
+ * that of the step before.
  */
 void scheduler_step(const struct scheduler *scheduler, int i, const float *model_output,
                     const float *variance, const float *sample, const float *noise, float *prev,
                     float *predicted, size_t count);
+/*
+ * DDIM backwards, from a picture to the noise that DDIM with eta 0 makes it of
+ * (DDIMInverseScheduler, "trailing", set_alpha_to_one false: the picture counts as timestep 0). For
+ * a scheduler that is set to SAMPLER_DDIM and eta 0. Step i (0-based) goes to
+ * scheduler_inversion_timestep(), which the network is told too; the last one ends at pure noise.
+ * sample [count] → next [count] (may be sample itself). model_output is the network's for `sample`;
+ * where it is that for a better guess at `next`, the step can be taken again from the same sample,
+ * and what it settles at is exact.
+ */
+int scheduler_inversion_timestep(const struct scheduler *scheduler, int i);
+void scheduler_inversion_step(const struct scheduler *scheduler, int i, const float *model_output,
+                              const float *sample, float *next, size_t count);
 
 #endif

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The five stages behind one interface: a stage takes the pictures on their way (items), computes
- * its part for all of them in one batch and leaves the result in them. unclip-worker runs one stage;
- * `unclip generate` runs all of them in one process. No queue, no network, no clock in here.
+ * its part for all of them in one batch and leaves the result in them. unclip-worker runs one
+ * stage; `unclip generate` runs all of them in one process. No queue, no network, no clock in here.
  *
  *   text-encode   prompt, negative_prompt → text_embed, text_states, text_mask, image rng untouched
  *   prior         text_* → image_embed               (draws: latents [1,D], then noise per step)
@@ -10,7 +10,8 @@
  *   upsampler-1   image 64 → image 256               (draws [1,3,S,S], then noise)
  *   upsampler-2   image 256 → image 1024             (the same; Lanczos where the model has none)
  *
- * Source: UnCLIPPipeline.__call__ (diffusers 0.33.1) and its order of draws; one generator a picture.
+ * Source: UnCLIPPipeline.__call__ (diffusers 0.33.1) and its order of draws; one generator a
+ * picture.
  */
 #ifndef UNCLIP_STAGES_STAGE_H
 #define UNCLIP_STAGES_STAGE_H
@@ -26,7 +27,8 @@
 
 /*
  * One picture on its way. Buffers are owned by the item (malloc'd) and appear as stages make them;
- * item_release() frees them. Row 0 of the text tensors is the prompt's, row 1 the negative prompt's.
+ * item_release() frees them. Row 0 of the text tensors is the prompt's, row 1 the negative
+ * prompt's.
  */
 struct item {
     const char *prompt;          /* borrowed */
@@ -56,6 +58,9 @@ void item_release(struct item *item);
 struct stage_settings {
     int steps;       /* denoising steps; ignored by stages without */
     double guidance; /* classifier-free guidance scale; <= 1: the unconditional half is not run */
+    enum sampler sampler;
+    double eta; /* 0..1, of SAMPLER_DDIM */
+    int reuse;  /* the deep part of a U-Net is computed in every reuse-th step; <= 1: in each */
 };
 
 /* Called after each step. May set item->stop of any item. */
@@ -64,7 +69,8 @@ struct stage_watch {
     void *context;
 };
 
-struct stage_model; /* opaque: a stage's networks with packed weights; used by one thread at a time */
+struct stage_model; /* opaque: a stage's networks with packed weights; used by one thread at a time
+                     */
 
 /* Loads what `stage` needs from a model directory. `nn` is borrowed until stage_close(). */
 int stage_open(struct stage_model **out, enum stage stage, const char *model_path, struct nn *nn,
@@ -73,8 +79,8 @@ void stage_close(struct stage_model *model);
 
 /*
  * Runs the items as one batch. An item's own failure is left in item->err, a stopped one gets
- * ERR_CANCELLED there; the return value is an error only when the whole batch failed. The bytes that
- * an item gets depend on nothing but the item, the settings and the dtype.
+ * ERR_CANCELLED there; the return value is an error only when the whole batch failed. The bytes
+ * that an item gets depend on nothing but the item, the settings and the dtype.
  */
 int stage_run(struct stage_model *model, struct item *const *items, size_t count,
               const struct stage_settings *settings, const struct stage_watch *watch,

@@ -14,9 +14,9 @@
 #include "common/model_card.h"
 #include "stages/denoise.h"
 #include "stages/networks/rows.h"
-#include "stages/networks/unet.h"
 #include "stages/resize.h"
 #include "stages/stage_ops.h"
+#include "stages/unet_step.h"
 
 #define CHANNELS      3
 #define COMPARE_BLOCK 65536 /* bytes */
@@ -166,8 +166,16 @@ static int upsampler_2_open(void **state, const char *model_path, struct nn *nn,
 
 /* ---- running ---- */
 
+/* Whether the last step has a network of its own: it knows no timestep but 0, and nothing of what
+   the other one's deep part has made. */
+static bool has_own_last(const struct upsampler *stage)
+{
+    return stage->last_in_use != &stage->first;
+}
+
 struct upsampler_run {
     struct upsampler *stage;
+    int reuse;
     float **upscaled; /* by the item's index in the batch: [S, S, 3] */
     float *input;     /* [S · S · 6]: one sample */
 };
@@ -196,9 +204,17 @@ static int predict(void *context, struct latent *const *latents, size_t count, i
         join(run, latents[k], pixels);
         tensor_put(sample, k * pixels * 2 * CHANNELS, run->input, pixels * 2 * CHANNELS);
     }
-    struct tensor out = unet_forward(stage->nn, is_last ? stage->last_in_use : &stage->first,
-                                     sample, (float)stage->scheduler.timesteps[i],
-                                     &(struct unet_condition){0}); /* [n, s, s, 3] */
+    const struct unet_step step = {
+        .nn = stage->nn,
+        .unet = is_last ? stage->last_in_use : &stage->first,
+        .i = i,
+        .reuse = is_last && has_own_last(stage) ? 1 : run->reuse,
+        .timestep = (float)stage->scheduler.timesteps[i],
+        .latents = latents,
+        .count = count,
+    };
+    struct tensor out =
+        unet_step_forward(&step, sample, &(struct unet_condition){0}); /* [n, s, s, 3] */
     for (int64_t k = 0; k < n; k++)
         tensor_get(out, k * pixels * CHANNELS, latents[k]->output, pixels * CHANNELS);
     nn_leave_all(stage->nn, scope);
@@ -230,6 +246,7 @@ static int run_network(struct upsampler *stage, struct item *const *items, size_
     size_t pixels = (size_t)(stage->size * stage->size);
     struct upsampler_run run = {
         .stage = stage,
+        .reuse = settings->reuse,
         .upscaled = xcalloc(count + 1, sizeof *run.upscaled),
         .input = malloc(pixels * 2 * CHANNELS * sizeof(float)),
     };
@@ -238,11 +255,12 @@ static int run_network(struct upsampler *stage, struct item *const *items, size_
         .pixels = pixels,
         .channels = CHANNELS,
         .latents_a_pass = denoise_latents_a_pass(pixels, false),
+        .deep_bytes = unet_step_bytes(stage->nn, &stage->first, settings->reuse, 1, stage->size),
         .predict = predict,
         .finish = finish,
         .context = &run,
     };
-    int rc = run.input ? scheduler_set_steps(&stage->scheduler, settings->steps, err)
+    int rc = run.input ? denoise_set_sampling(&stage->scheduler, settings, has_own_last(stage), err)
                        : err_set(err, ERR_OUT_OF_MEMORY, "cannot hold the upsampler's input");
     for (size_t i = 0; i < count && rc == 0; i++)
         if (item_live(items[i]))

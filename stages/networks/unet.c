@@ -154,24 +154,65 @@ static struct tensor time_forward(struct nn *nn, struct unet *unet, float timest
     return nn_leave(nn, scope, nn_act(nn, time, unet->config.act));
 }
 
-struct tensor unet_forward(struct nn *nn, struct unet *unet, struct tensor sample, float timestep,
-                           const struct unet_condition *condition)
+/* All but the last up block's last layers: h and the skips → its input. Takes h. */
+static struct tensor deep_forward(struct unet_pass *pass, struct unet *unet, struct tensor h)
+{
+    int last = unet->config.levels - 1;
+    for (int i = 0; i <= last; i++)
+        h = unet_down_forward(pass, &unet->down_blocks[i], h);
+    h = unet_mid_forward(pass, &unet->mid_block, h);
+    for (int i = 0; i < last; i++)
+        h = unet_up_forward(pass, &unet->up_blocks[i], h);
+    return unet_up_layers(pass, &unet->up_blocks[last], 0, unet->up_blocks[last].layers - 1, h);
+}
+
+struct tensor unet_deep_new(struct nn *nn, const struct unet *unet, int64_t n, int64_t size)
+{
+    return NN_NEW(nn, nn_dtype(nn), n, size, size, unet->config.block_out_channels[0]);
+}
+
+size_t unet_deep_bytes(const struct nn *nn, const struct unet *unet, int64_t size)
+{
+    return (size_t)(size * size * unet->config.block_out_channels[0]) * dtype_size(nn_dtype(nn));
+}
+
+static struct tensor copy(struct nn *nn, struct tensor from, struct tensor to)
+{
+    if (nn_failed(nn))
+        return to;
+    BUG_ON(tensor_count(from) != tensor_count(to) || from.dtype != to.dtype);
+    memcpy(to.data, from.data, (size_t)tensor_count(to) * dtype_size(to.dtype));
+    return to;
+}
+
+struct tensor unet_forward_deep(struct nn *nn, struct unet *unet, struct tensor sample,
+                                float timestep, const struct unet_condition *condition,
+                                const struct unet_deep *deep)
 {
     size_t scope = nn_enter(nn);
+    struct unet_block *top = &unet->up_blocks[unet->config.levels - 1];
     struct unet_pass pass = {.nn = nn, .condition = condition};
     pass.time = time_forward(nn, unet, timestep, sample.dim[0], condition);
 
     struct tensor h = nn_conv2d(nn, &unet->conv_in, sample, (struct conv_fuse){0});
     unet_push_skip(&pass, h);
-    for (int i = 0; i < unet->config.levels; i++)
-        h = unet_down_forward(&pass, &unet->down_blocks[i], h);
-    h = unet_mid_forward(&pass, &unet->mid_block, h);
-    for (int i = 0; i < unet->config.levels; i++)
-        h = unet_up_forward(&pass, &unet->up_blocks[i], h);
+    if (deep && deep->known)
+        h = copy(nn, deep->h, NN_NEW(nn, h.dtype, h.dim[0], h.dim[1], h.dim[2], h.dim[3]));
+    else
+        h = deep_forward(&pass, unet, h);
+    if (deep && !deep->known)
+        copy(nn, h, deep->h);
+    h = unet_up_layers(&pass, top, top->layers - 1, top->layers, h);
 
     nn_advance(nn, &h,
                nn_group_norm(nn, &unet->conv_norm_out, h,
                              (struct norm_fuse){.act = unet->config.act_out}));
     nn_advance(nn, &h, nn_conv2d(nn, &unet->conv_out, h, (struct conv_fuse){0}));
     return nn_leave(nn, scope, h); /* [n, h, w, out_channels] */
+}
+
+struct tensor unet_forward(struct nn *nn, struct unet *unet, struct tensor sample, float timestep,
+                           const struct unet_condition *condition)
+{
+    return unet_forward_deep(nn, unet, sample, timestep, condition, NULL);
 }

@@ -33,4 +33,21 @@ bool unet_size_fits(const struct unet *unet, int64_t size);
 struct tensor unet_forward(struct nn *nn, struct unet *unet, struct tensor sample, float timestep,
                            const struct unet_condition *condition);
 
+/*
+ * The same with the deep part shared between steps (DeepCache, arXiv 2312.00858): all but conv_in
+ * and the last up block's last layer, which takes conv_in's output as its skip. deep.h
+ * [n, h, w, block_out_channels[0]] of the compute dtype is the caller's; the deep part is computed
+ * and written to it, or where it is known read from it.
+ */
+struct unet_deep {
+    struct tensor h;
+    bool known;
+};
+/* A deep.h for n pictures of that size; and the bytes of one. */
+struct tensor unet_deep_new(struct nn *nn, const struct unet *unet, int64_t n, int64_t size);
+size_t unet_deep_bytes(const struct nn *nn, const struct unet *unet, int64_t size);
+struct tensor unet_forward_deep(struct nn *nn, struct unet *unet, struct tensor sample,
+                                float timestep, const struct unet_condition *condition,
+                                const struct unet_deep *deep);
+
 #endif

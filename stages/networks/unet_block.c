@@ -115,13 +115,20 @@ struct tensor unet_mid_forward(struct unet_pass *pass, struct unet_block *block,
     return h;
 }
 
-struct tensor unet_up_forward(struct unet_pass *pass, struct unet_block *block, struct tensor h)
+struct tensor unet_up_layers(struct unet_pass *pass, struct unet_block *block, int from, int to,
+                             struct tensor h)
 {
-    for (int i = 0; i < block->layers; i++) {
+    for (int i = from; i < to; i++) {
         h = concat_skip(pass, h);
         nn_advance(pass->nn, &h, resnet_block_forward(pass->nn, &block->resnets[i], h, pass->time));
         h = attend(pass, block, i, h);
     }
+    return h;
+}
+
+struct tensor unet_up_forward(struct unet_pass *pass, struct unet_block *block, struct tensor h)
+{
+    h = unet_up_layers(pass, block, 0, block->layers, h);
     if (block->has_sampler)
         nn_advance(pass->nn, &h, resnet_block_forward(pass->nn, &block->sampler, h, pass->time));
     return h;

@@ -60,5 +60,8 @@ struct tensor unet_down_forward(struct unet_pass *pass, struct unet_block *block
 struct tensor unet_mid_forward(struct unet_pass *pass, struct unet_block *block, struct tensor h);
 /* Takes h, and a skip for each layer; all are given back to the pool. */
 struct tensor unet_up_forward(struct unet_pass *pass, struct unet_block *block, struct tensor h);
+/* Its layers from `from` to before `to` alone. */
+struct tensor unet_up_layers(struct unet_pass *pass, struct unet_block *block, int from, int to,
+                             struct tensor h);
 
 #endif

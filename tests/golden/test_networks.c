@@ -158,6 +158,28 @@ static void test_text_proj(void **state)
     bench_close(&bench);
 }
 
+/* The output, computed at once, by way of the deep features, and with them given. */
+static void check_unet(struct bench *bench, struct unet *unet,
+                       const struct unet_condition *condition)
+{
+    struct tensor sample = input(bench, "in.sample");
+    float timestep = (float)golden_integer(&bench->golden, "timestep");
+    struct unet_deep deep = {unet_deep_new(bench->nn, unet, sample.dim[0], sample.dim[1]), false};
+    struct tensor whole = unet_forward(bench->nn, unet, sample, timestep, condition);
+    check(bench, "out.sample", whole);
+    for (int pass = 0; pass < 2; pass++, deep.known = true) {
+        struct tensor out = unet_forward_deep(bench->nn, unet, sample, timestep, condition, &deep);
+        golden_ok(nn_finish(bench->nn, &bench->err), &bench->err);
+        assert_memory_equal(out.data, whole.data,
+                            (size_t)tensor_count(whole) * dtype_size(whole.dtype));
+    }
+    /* what is given is what is used */
+    memset(deep.h.data, 0, unet_deep_bytes(bench->nn, unet, sample.dim[1]));
+    struct tensor other = unet_forward_deep(bench->nn, unet, sample, timestep, condition, &deep);
+    golden_ok(nn_finish(bench->nn, &bench->err), &bench->err);
+    assert_memory_not_equal(other.data, whole.data, dtype_size(whole.dtype) * 16);
+}
+
 static void test_decoder(void **state)
 {
     struct bench bench;
@@ -169,9 +191,7 @@ static void test_decoder(void **state)
         .context_bias = network_bias(bench.nn, &bench.golden),
         .class_embed = input(&bench, "in.class_labels"),
     };
-    check(&bench, "out.sample",
-          unet_forward(bench.nn, &unet, input(&bench, "in.sample"),
-                       (float)golden_integer(&bench.golden, "timestep"), &condition));
+    check_unet(&bench, &unet, &condition);
     unet_release(&unet);
     bench_close(&bench);
 }
@@ -182,10 +202,7 @@ static void test_super_res(void **state)
     struct unet unet;
     bench_open(&bench, *state);
     golden_ok(unet_load(&unet, UNET_2D, bench.nn, bench.folder, &bench.err), &bench.err);
-    check(&bench, "out.sample",
-          unet_forward(bench.nn, &unet, input(&bench, "in.sample"),
-                       (float)golden_integer(&bench.golden, "timestep"),
-                       &(struct unet_condition){0}));
+    check_unet(&bench, &unet, &(struct unet_condition){0});
     unet_release(&unet);
     bench_close(&bench);
 }

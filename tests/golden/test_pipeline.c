@@ -205,6 +205,20 @@ static const struct route short_route = {
                  [STAGE_UPSAMPLER_2] = {2, 0}},
 };
 
+/* Every sampler, and deep features used again; the mini model has a network for the last step. */
+static const struct route sparing_route = {
+    .settings = {[STAGE_PRIOR] = {.steps = 3, .guidance = 4, .sampler = SAMPLER_DPM_SOLVER_PP},
+                 [STAGE_DECODER] =
+                     {.steps = 4, .guidance = 8, .sampler = SAMPLER_DDIM, .eta = 0.5, .reuse = 2},
+                 [STAGE_UPSAMPLER_1] = {.steps = 3, .sampler = SAMPLER_DPM_SOLVER_PP, .reuse = 3},
+                 [STAGE_UPSAMPLER_2] = {.steps = 2, .reuse = 2}},
+};
+
+struct way {
+    enum dtype dtype;
+    const struct route *route;
+};
+
 static void init_batch(struct item items[BATCH], struct item *batch[BATCH])
 {
     static const char *const prompts[BATCH] = {"a red heart", "红色背景上的熊猫", ""};
@@ -240,14 +254,14 @@ static void open_mini(struct scene *scene, enum dtype dtype, int threads)
 }
 
 /* All three alone with one thread: what every other way must give too. */
-static void run_alone(enum dtype dtype, struct item items[BATCH])
+static void run_alone(enum dtype dtype, const struct route *route, struct item items[BATCH])
 {
     struct scene scene;
     struct item *batch[BATCH];
     init_batch(items, batch);
     open_mini(&scene, dtype, 1);
     for (size_t i = 0; i < BATCH; i++) {
-        scene_run(&scene, &batch[i], 1, &short_route, NULL);
+        scene_run(&scene, &batch[i], 1, route, NULL);
         assert_int_equal(items[i].err.code, ERR_OK);
     }
     scene_close(&scene);
@@ -255,14 +269,14 @@ static void run_alone(enum dtype dtype, struct item items[BATCH])
 
 static void test_batch_invariance(void **state)
 {
-    enum dtype dtype = *(const enum dtype *)*state;
+    const struct way *way = *state;
     struct item alone[BATCH], together[BATCH], *batch[BATCH];
     struct scene scene;
-    run_alone(dtype, alone);
+    run_alone(way->dtype, way->route, alone);
     for (int threads = 1; threads <= 2; threads++) {
         init_batch(together, batch);
-        open_mini(&scene, dtype, threads);
-        scene_run(&scene, batch, BATCH, &short_route, NULL);
+        open_mini(&scene, way->dtype, threads);
+        scene_run(&scene, batch, BATCH, way->route, NULL);
         scene_close(&scene);
         for (size_t i = 0; i < BATCH; i++) {
             assert_int_equal(together[i].image_size, 256);
@@ -291,17 +305,20 @@ static void stop_at_second(void *context, int step, int steps)
 
 static void test_stop(void **state)
 {
-    enum dtype dtype = *(const enum dtype *)*state;
+    const struct way *way = *state;
     struct item alone[BATCH], together[BATCH], *batch[BATCH];
     struct scene scene;
     struct stopper stopper = {.victim = &together[1]};
     struct stage_watch watch = {stop_at_second, &stopper};
-    run_alone(dtype, alone);
+    run_alone(way->dtype, way->route, alone);
     init_batch(together, batch);
-    open_mini(&scene, dtype, 2);
-    scene_run(&scene, batch, BATCH, &short_route, &watch);
+    open_mini(&scene, way->dtype, 2);
+    scene_run(&scene, batch, BATCH, way->route, &watch);
     scene_close(&scene);
-    assert_int_equal(stopper.calls, 3 + 3 + 2 + 2);
+    int steps = 0;
+    for (enum stage stage = 0; stage < STAGE_COUNT; stage++)
+        steps += way->route->settings[stage].steps;
+    assert_int_equal(stopper.calls, steps);
     assert_int_equal(together[1].err.code, ERR_CANCELLED);
     assert_null(together[1].image_embed);
     assert_same_item(&together[0], &alone[0]);
@@ -316,7 +333,7 @@ static void test_not_finite(void **state)
     struct item alone[BATCH], together[BATCH], *batch[BATCH];
     struct scene scene;
     struct err err = {0};
-    run_alone(dtype, alone);
+    run_alone(dtype, &short_route, alone);
     init_batch(together, batch);
     open_mini(&scene, dtype, 2);
     for (enum stage stage = 0; stage < STAGE_COUNT; stage++) {
@@ -454,6 +471,10 @@ static void test_lanczos(void **state)
 int main(void)
 {
     static enum dtype f32 = DTYPE_F32, bf16 = DTYPE_BF16;
+    static struct way short_f32 = {DTYPE_F32, &short_route},
+                      short_bf16 = {DTYPE_BF16, &short_route};
+    static struct way sparing_f32 = {DTYPE_F32, &sparing_route};
+    static struct way sparing_bf16 = {DTYPE_BF16, &sparing_route};
     const struct CMUnitTest tests[] = {
         PIPELINE("pipeline-mini-seed-0"),
         PIPELINE("pipeline-mini-seed-7"),
@@ -463,10 +484,14 @@ int main(void)
         PIPELINE("pipeline-mini-bf16"),
         IN_DTYPE(test_emoji, f32),
         IN_DTYPE(test_emoji, bf16),
-        IN_DTYPE(test_batch_invariance, f32),
-        IN_DTYPE(test_batch_invariance, bf16),
-        IN_DTYPE(test_stop, f32),
-        IN_DTYPE(test_stop, bf16),
+        IN_DTYPE(test_batch_invariance, short_f32),
+        IN_DTYPE(test_batch_invariance, short_bf16),
+        IN_DTYPE(test_batch_invariance, sparing_f32),
+        IN_DTYPE(test_batch_invariance, sparing_bf16),
+        IN_DTYPE(test_stop, short_f32),
+        IN_DTYPE(test_stop, short_bf16),
+        IN_DTYPE(test_stop, sparing_f32),
+        IN_DTYPE(test_stop, sparing_bf16),
         IN_DTYPE(test_not_finite, f32),
         IN_DTYPE(test_not_finite, bf16),
         cmocka_unit_test(test_incomplete_items),

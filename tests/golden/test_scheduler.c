@@ -2,46 +2,13 @@
 /* stages/scheduler.c against UnCLIPScheduler: tables, and whole walks within 1e-6. */
 #include "exact.h"
 
-#include <unistd.h>
-
-#include "stages/scheduler.h"
+#include "schedulers.h"
 
 #define STEP_LIMIT 1e-6
 
-static void load(struct scheduler *scheduler, const char *config)
-{
-    char path[] = "/tmp/unclip-scheduler-XXXXXX";
-    struct err err;
-    int fd = mkstemp(path);
-    assert_true(fd >= 0);
-    assert_int_equal(write(fd, config, strlen(config)), strlen(config));
-    close(fd);
-    int result = scheduler_load(scheduler, path, &err);
-    unlink(path);
-    if (result != 0)
-        fail_msg("%s", err.text);
-}
-
 static void load_case(struct scheduler *scheduler, const struct golden *golden)
 {
-    char config[512];
-    snprintf(config, sizeof config,
-             "{\"prediction_type\": \"%s\", \"variance_type\": \"%s\", \"clip_sample\": %s, "
-             "\"clip_sample_range\": %s, \"num_train_timesteps\": %s}",
-             golden_setting(golden, "prediction_type"), golden_setting(golden, "variance_type"),
-             golden_setting(golden, "clip_sample"), golden_setting(golden, "clip_sample_range"),
-             golden_setting(golden, "num_train_timesteps"));
-    load(scheduler, config);
-}
-
-static void assert_timesteps(const struct scheduler *scheduler, const struct golden *golden,
-                             const char *name)
-{
-    const struct safetensors_entry *entry = golden_typed(golden, name, DTYPE_I64);
-    const int64_t *want = entry->data;
-    assert_int_equal(golden_count(entry), scheduler->steps);
-    for (int i = 0; i < scheduler->steps; i++)
-        assert_int_equal(scheduler->timesteps[i], want[i]);
+    golden_load_scheduler(scheduler, golden, golden_setting(golden, "variance_type"));
 }
 
 static void test_tables(void **state)
@@ -52,16 +19,17 @@ static void test_tables(void **state)
     struct scheduler scheduler;
     struct err err;
     char name[64];
-    load(&scheduler, "{}");
+    golden_load_scheduler_text(&scheduler, "{}");
     assert_int_equal(scheduler.train_steps, 1000);
     assert_memory_equal(scheduler.betas, golden_f32(&golden, "out.betas"), 1000 * sizeof(float));
     assert_memory_equal(scheduler.alphas_bar, golden_f32(&golden, "out.alphas_cumprod"),
                         1000 * sizeof(float));
     assert_int_equal(safetensors_count(golden.file), 2 + sizeof steps / sizeof *steps);
     for (size_t i = 0; i < sizeof steps / sizeof *steps; i++) {
-        assert_int_equal(scheduler_set_steps(&scheduler, steps[i], &err), 0);
+        assert_int_equal(
+            scheduler_set_sampling(&scheduler, &(struct sampling){.steps = steps[i]}, &err), 0);
         snprintf(name, sizeof name, "out.timesteps.%d", steps[i]);
-        assert_timesteps(&scheduler, &golden, name);
+        golden_assert_timesteps(&scheduler, &golden, name);
     }
     scheduler_release(&scheduler);
     golden_close(&golden);
@@ -122,8 +90,9 @@ static void check_walk(const char *name)
     walk.output_size = golden_count(golden_typed(&golden, "in.model_output", DTYPE_F32)) /
                        ((size_t)steps * walk.n);
     load_case(&walk.scheduler, &golden);
-    assert_int_equal(scheduler_set_steps(&walk.scheduler, steps, &err), 0);
-    assert_timesteps(&walk.scheduler, &golden, "out.timesteps");
+    assert_int_equal(
+        scheduler_set_sampling(&walk.scheduler, &(struct sampling){.steps = steps}, &err), 0);
+    golden_assert_timesteps(&walk.scheduler, &golden, "out.timesteps");
     run_walk(&walk, sample->data);
     scheduler_release(&walk.scheduler);
     golden_close(&golden);

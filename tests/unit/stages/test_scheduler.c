@@ -38,8 +38,14 @@ static void load_valid(struct scheduler *scheduler, const char *config)
 static void set_steps(struct scheduler *scheduler, int steps)
 {
     struct err err;
-    assert_int_equal(scheduler_set_steps(scheduler, steps, &err), 0);
+    assert_int_equal(scheduler_set_sampling(scheduler, &(struct sampling){.steps = steps}, &err),
+                     0);
     assert_int_equal(scheduler->steps, steps);
+}
+
+static int try_steps(struct scheduler *scheduler, int steps, struct err *err)
+{
+    return scheduler_set_sampling(scheduler, &(struct sampling){.steps = steps}, err);
 }
 
 static void test_defaults(void **state)
@@ -121,9 +127,9 @@ static void test_step_counts(void **state)
     struct scheduler scheduler;
     struct err err;
     load_valid(&scheduler, "{\"num_train_timesteps\": 10}");
-    assert_int_equal(scheduler_set_steps(&scheduler, 0, &err), -ERR_INVALID_ARGUMENT);
-    assert_int_equal(scheduler_set_steps(&scheduler, -1, &err), -ERR_INVALID_ARGUMENT);
-    assert_int_equal(scheduler_set_steps(&scheduler, 11, &err), -ERR_INVALID_ARGUMENT);
+    assert_int_equal(try_steps(&scheduler, 0, &err), -ERR_INVALID_ARGUMENT);
+    assert_int_equal(try_steps(&scheduler, -1, &err), -ERR_INVALID_ARGUMENT);
+    assert_int_equal(try_steps(&scheduler, 11, &err), -ERR_INVALID_ARGUMENT);
     assert_non_null(strstr(err.text, "11"));
     set_steps(&scheduler, 10);
     for (int i = 0; i < 10; i++)
@@ -232,13 +238,100 @@ static void test_in_place(void **state)
     scheduler_release(&scheduler);
 }
 
+/* What a picture is walked back to is walked on to the picture, under the same outputs. */
+static void test_inversion(void **state)
+{
+    (void)state;
+    static const char *const configs[] = {
+        "{\"prediction_type\": \"sample\"}",
+        "{\"prediction_type\": \"epsilon\", \"clip_sample\": false}",
+    };
+    const float picture[4] = {0.9f, -0.3f, 0, 0.5f}, outputs[4] = {0.2f, -0.7f, 0.4f, 0.1f};
+    for (int c = 0; c < 2; c++) {
+        struct scheduler scheduler;
+        struct err err;
+        float x[4];
+        load_valid(&scheduler, configs[c]);
+        struct sampling sampling = {.sampler = SAMPLER_DDIM, .steps = 7};
+        assert_int_equal(scheduler_set_sampling(&scheduler, &sampling, &err), 0);
+        assert_int_equal(scheduler_inversion_timestep(&scheduler, 6), 999);
+        memcpy(x, picture, sizeof x);
+        for (int i = 0; i < 3; i++)
+            scheduler_inversion_step(&scheduler, i, outputs, x, x, 4);
+        for (int i = 4; i < 6; i++) /* back to timestep 142; the last step would forget the noise */
+            scheduler_step(&scheduler, i, outputs, NULL, x, NULL, x, NULL, 4);
+        float once[4];
+        scheduler_inversion_step(&scheduler, 0, outputs, picture, once, 4);
+        for (int j = 0; j < 4; j++)
+            assert_true(fabsf(x[j] - once[j]) < 1e-4f);
+        scheduler_release(&scheduler);
+    }
+}
+
+/* A network that always predicts one picture is led to it by every sampler, in any number of steps;
+   and the two solvers then go the same way. */
+static void test_solvers_end_at_the_picture(void **state)
+{
+    (void)state;
+    struct scheduler scheduler;
+    struct err err;
+    load_valid(&scheduler, "{\"prediction_type\": \"sample\"}");
+    for (int steps = 1; steps <= 30; steps++) {
+        float x[2] = {1.5f, 1.5f}, picture = -0.4f, history[2];
+        for (int s = 0; s < 2; s++) {
+            struct sampling sampling = {.sampler = s ? SAMPLER_DPM_SOLVER_PP : SAMPLER_DDIM,
+                                        .steps = steps};
+            assert_int_equal(scheduler_set_sampling(&scheduler, &sampling, &err), 0);
+            for (int i = 0; i < steps; i++) {
+                assert_false(scheduler_needs_noise(&scheduler, i));
+                scheduler_step(&scheduler, i, &picture, NULL, &x[s], NULL, &x[s], &history[s], 1);
+                assert_true(history[s] == picture);
+                assert_true(i == 0 || scheduler.timesteps[i] < scheduler.timesteps[i - 1]);
+            }
+        }
+        assert_true(fabsf(x[0] - picture) < 1e-6f && fabsf(x[1] - picture) < 1e-6f);
+    }
+    scheduler_release(&scheduler);
+}
+
+static void test_noise_and_history(void **state)
+{
+    (void)state;
+    struct scheduler scheduler;
+    struct err err;
+    load_valid(&scheduler, "{\"variance_type\": \"learned_range\"}");
+    static const struct {
+        struct sampling sampling;
+        bool noise, variance, history;
+        int last;
+    } rows[] = {
+        {{.sampler = SAMPLER_DDPM, .steps = 3}, true, true, false, 0},
+        {{.sampler = SAMPLER_DDIM, .steps = 3}, false, false, false, 332},
+        {{.sampler = SAMPLER_DDIM, .steps = 3, .eta = 0.1}, true, false, false, 332},
+        {{.sampler = SAMPLER_DDIM, .steps = 3, .ends_at_zero = true}, false, false, false, 0},
+        {{.sampler = SAMPLER_DPM_SOLVER_PP, .steps = 3}, false, false, true, 332},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        assert_int_equal(scheduler_set_sampling(&scheduler, &rows[i].sampling, &err), 0);
+        assert_int_equal(scheduler_needs_noise(&scheduler, 0), rows[i].noise);
+        assert_false(scheduler_needs_noise(&scheduler, 2));
+        assert_int_equal(scheduler_needs_variance(&scheduler), rows[i].variance);
+        assert_int_equal(scheduler_needs_history(&scheduler), rows[i].history);
+        assert_int_equal(scheduler.timesteps[0], 999);
+        assert_int_equal(scheduler.timesteps[2], rows[i].last);
+    }
+    scheduler_release(&scheduler);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_defaults),    cmocka_unit_test(test_tables),
-        cmocka_unit_test(test_refusals),    cmocka_unit_test(test_missing_file),
-        cmocka_unit_test(test_step_counts), cmocka_unit_test(test_last_step),
-        cmocka_unit_test(test_formula),     cmocka_unit_test(test_in_place),
+        cmocka_unit_test(test_defaults),          cmocka_unit_test(test_tables),
+        cmocka_unit_test(test_refusals),          cmocka_unit_test(test_missing_file),
+        cmocka_unit_test(test_step_counts),       cmocka_unit_test(test_last_step),
+        cmocka_unit_test(test_formula),           cmocka_unit_test(test_in_place),
+        cmocka_unit_test(test_inversion),         cmocka_unit_test(test_solvers_end_at_the_picture),
+        cmocka_unit_test(test_noise_and_history),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

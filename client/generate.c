@@ -21,7 +21,7 @@
 struct values {
     struct request request; /* first: the shared tables' offsets are into it */
     const char *out;
-    bool json, quiet;
+    bool json, quiet, profile;
 };
 
 /* One run. */
@@ -219,6 +219,8 @@ static int generate(struct generation *self, const struct config *config, const 
         rc = local_nn_open(&self->nn, config, err);
     if (rc < 0)
         return rc;
+    if (self->values->profile)
+        nn_profile_start(self->nn);
     make_items(self);
     progress_begin(self);
     for (self->hop = 0; self->hop < self->job.hops && rc == 0; self->hop++)
@@ -329,6 +331,8 @@ static enum exit_code run(const struct invocation *invocation)
         code = complain_of(invocation, &err);
     else
         code = report(invocation, self);
+    if (self->nn)
+        nn_profile_print(self->nn, stderr);
     generation_release(self);
     free(self);
     return code;
@@ -341,6 +345,8 @@ static const struct option output_options[] = {
     {"json", 0, OPTION_FLAG, NULL, 0, 0, NULL, AT(json),
      "print request, pictures and milliseconds of each stage as JSON"},
     {"quiet", 'q', OPTION_FLAG, NULL, 0, 0, NULL, AT(quiet), "show no progress"},
+    {"profile", 0, OPTION_FLAG, NULL, 0, 0, NULL, AT(profile),
+     "print where the time went, by op and shape, on stderr"},
     {0},
 };
 

@@ -16,6 +16,7 @@
 #include "stages/nn/layers.h"
 #include "stages/nn/onednn.h"
 #include "stages/nn/parallel.h"
+#include "stages/nn/profile.h"
 
 #define SCORES_IN_CACHE 65536 /* elements of a block */
 #define BLOCK_ROWS_MIN  16
@@ -172,8 +173,24 @@ static bool run_part(const struct attention_work *work, int64_t part, int slot)
     return product_run(products->output, slot, &second);
 }
 
+static void profile_attention(struct nn *nn, int64_t began, const struct attention_work *work)
+{
+    const struct attention_args *args = work->args;
+    double width = (double)args->heads * args->head_dim, rows = (double)work->lq;
+    double read = (double)work->n * width * (rows + 2 * (double)work->lk);
+    profile_end(nn, began,
+                &(struct profile_op){
+                    .name = "attention",
+                    .x = work->y,
+                    .oc = work->lk,
+                    .flop = 4 * (double)work->n * rows * (double)work->lk * width,
+                    .bytes = read * (double)dtype_size(nn->compute) + tensor_bytes(work->y),
+                });
+}
+
 struct tensor nn_attention(struct nn *nn, struct attention_args args)
 {
+    int64_t began = profile_begin(nn);
     if (nn_failed(nn) || !expect_args(nn, &args))
         return (struct tensor){0};
     struct attention_work work = {
@@ -188,6 +205,7 @@ struct tensor nn_attention(struct nn *nn, struct attention_args args)
     for (int64_t part = 0; part < parts; part++)
         failures += !run_part(&work, part, omp_get_thread_num());
     pool_drop(&nn->pool, work.slots);
+    profile_attention(nn, began, &work);
     if (failures == 0)
         return work.y;
     nn_fail(nn, ERR_COMPUTE, "oneDNN failed in attention");

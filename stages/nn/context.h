@@ -6,7 +6,8 @@
 #include "stages/nn/memory.h"
 #include "stages/nn/nn.h"
 
-struct device; /* onednn.h */
+struct device;  /* onednn.h */
+struct profile; /* profile.h */
 
 struct nn {
     enum dtype compute;
@@ -14,6 +15,7 @@ struct nn {
     struct pool pool;
     struct err first; /* the sticky error */
     struct device *device;
+    struct profile *profile; /* NULL unless one was asked for */
 };
 
 /* Scratch memory of the pool, for one op: pool_drop() it. Fails the context and returns NULL. */
@@ -37,6 +39,12 @@ static inline int64_t sample_count(struct tensor x)
 static inline size_t sample_bytes(struct tensor x)
 {
     return (size_t)sample_count(x) * dtype_size(x.dtype);
+}
+
+/* 0 when empty. */
+static inline double tensor_bytes(struct tensor x)
+{
+    return x.data ? (double)x.dim[0] * (double)sample_bytes(x) : 0;
 }
 
 #endif

@@ -8,6 +8,7 @@
 #include "stages/nn/kernels.h"
 #include "stages/nn/layers.h"
 #include "stages/nn/parallel.h"
+#include "stages/nn/profile.h"
 
 static char *part_at(struct tensor x, int64_t part)
 {
@@ -16,6 +17,7 @@ static char *part_at(struct tensor x, int64_t part)
 
 struct tensor nn_act(struct nn *nn, struct tensor x, enum act act)
 {
+    int64_t began = profile_begin(nn);
     if (!nn_expect(nn, "an activation", x, x.rank, x.dim))
         return (struct tensor){0};
     struct tensor y = nn_new(nn, x.dtype, x.rank, x.dim);
@@ -26,11 +28,13 @@ struct tensor nn_act(struct nn *nn, struct tensor x, enum act act)
     for (int64_t part = 0; part < parts; part++)
         kernels()->act(part_at(y, part), part_at(x, part), x.dtype,
                        (size_t)part_size(count, PART_ELEMENTS, part), act);
+    profile_end_moved(nn, began, "act", x, (struct tensor){0}, y);
     return y;
 }
 
 struct tensor nn_add(struct nn *nn, struct tensor a, struct tensor b)
 {
+    int64_t began = profile_begin(nn);
     if (!nn_expect(nn, "add", a, b.rank, b.dim))
         return (struct tensor){0};
     BUG_ON(a.dtype != b.dtype);
@@ -42,6 +46,7 @@ struct tensor nn_add(struct nn *nn, struct tensor a, struct tensor b)
     for (int64_t part = 0; part < parts; part++)
         kernels()->add(part_at(y, part), part_at(a, part), part_at(b, part), a.dtype,
                        (size_t)part_size(count, PART_ELEMENTS, part));
+    profile_end_moved(nn, began, "add", a, b, y);
     return y;
 }
 

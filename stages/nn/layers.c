@@ -8,6 +8,7 @@
 
 #include "stages/nn/context.h"
 #include "stages/nn/onednn.h"
+#include "stages/nn/profile.h"
 
 #define NAME_MAX_BYTES 512
 
@@ -153,9 +154,29 @@ static void copy_tensor(struct tensor dst, struct tensor src)
     memcpy(dst.data, src.data, (size_t)dst.dim[0] * sample_bytes(dst));
 }
 
+/* For a linear layer (k = 0) or a convolution: oc outputs, of k x k x ic each. */
+static void profile_layer(struct nn *nn, int64_t began, struct tensor x, struct tensor y,
+                          const struct conv2d *conv, struct tensor residual)
+{
+    double ic = (double)x.dim[x.rank - 1], oc = (double)y.dim[y.rank - 1];
+    double k = conv ? conv->k : 1;
+    profile_end(nn, began,
+                &(struct profile_op){
+                    .name = conv ? "conv2d" : "linear",
+                    .x = x,
+                    .oc = y.dim[y.rank - 1],
+                    .k = conv ? conv->k : 0,
+                    .stride = conv ? conv->stride : 0,
+                    .flop = 2 * (double)tensor_count(y) * ic * k * k,
+                    .bytes = tensor_bytes(x) + tensor_bytes(y) + tensor_bytes(residual) +
+                             ic * oc * k * k * (double)dtype_size(nn->compute),
+                });
+}
+
 struct tensor nn_linear(struct nn *nn, struct linear *linear, struct tensor x,
                         struct linear_fuse fuse)
 {
+    int64_t began = profile_begin(nn);
     int64_t shape[] = {-1, x.rank == 3 ? -1 : linear->ic, linear->ic};
     if (!nn_expect(nn, "linear", x, x.rank == 3 ? 3 : 2, shape))
         return (struct tensor){0};
@@ -174,7 +195,10 @@ struct tensor nn_linear(struct nn *nn, struct linear *linear, struct tensor x,
                                .src = x.data,
                                .dst = y.data,
                                .bias = packed_bias(linear->packed)};
-    return packed_run(nn, linear->packed, &call) == 0 ? y : (struct tensor){0};
+    if (packed_run(nn, linear->packed, &call))
+        return (struct tensor){0};
+    profile_layer(nn, began, x, y, NULL, fuse.residual);
+    return y;
 }
 
 int conv2d_load(struct conv2d *conv, struct nn *nn, struct weights *weights, const char *name,
@@ -247,6 +271,7 @@ static bool run_conv(struct nn *nn, struct conv2d *conv, struct tensor x, struct
 
 struct tensor nn_conv2d(struct nn *nn, struct conv2d *conv, struct tensor x, struct conv_fuse fuse)
 {
+    int64_t began = profile_begin(nn);
     if (!NN_EXPECT(nn, "conv2d", x, -1, -1, -1, conv->ic))
         return (struct tensor){0};
     int64_t oh = (x.dim[1] + 2 * conv->pad - conv->k) / conv->stride + 1;
@@ -257,5 +282,8 @@ struct tensor nn_conv2d(struct nn *nn, struct conv2d *conv, struct tensor x, str
     if (fuse.add_channels.data &&
         !NN_EXPECT(nn, "conv2d's channels", fuse.add_channels, x.dim[0], conv->oc))
         return (struct tensor){0};
-    return run_conv(nn, conv, x, y, fuse) ? y : (struct tensor){0};
+    if (!run_conv(nn, conv, x, y, fuse))
+        return (struct tensor){0};
+    profile_layer(nn, began, x, y, conv, fuse.residual);
+    return y;
 }

@@ -11,6 +11,7 @@
 #include "common/memory.h"
 #include "stages/nn/context.h"
 #include "stages/nn/onednn.h"
+#include "stages/nn/profile.h"
 #include "stages/nn/weights.h"
 
 static int available_cores(void)
@@ -43,6 +44,7 @@ void nn_close(struct nn *nn)
     if (!nn)
         return;
     device_close(nn->device);
+    profile_free(nn->profile);
     pool_release(&nn->pool);
     free(nn);
 }

@@ -26,6 +26,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 
 #include "common/err.h"
 #include "common/safetensors.h"
@@ -87,12 +88,32 @@ bool nn_failed(const struct nn *nn);
 int nn_finish(struct nn *nn, struct err *err);
 
 /*
- * First thing in main(): has OpenMP's threads sleep while they wait, unless the user chose otherwise
- * (OMP_WAIT_POLICY, GOMP_SPINCOUNT). By default they spin, which costs the processes beside them whole
- * time slices: ten times the time of a picture where five workers share two cores. Starts the program
- * anew with that variable set; goes on as it is where that is not possible.
+ * First thing in main(): has OpenMP's threads sleep while they wait, unless the user chose
+ * otherwise (OMP_WAIT_POLICY, GOMP_SPINCOUNT). By default they spin, which costs the processes
+ * beside them whole time slices: ten times the time of a picture where five workers share two
+ * cores. Starts the program anew with that variable set; goes on as it is where that is not
+ * possible.
  */
 void nn_wait_passively(char **argv);
+
+/*
+ * A profile: from nn_profile_start() on (which begins anew) every op's time is kept by its name and
+ * shape. Nothing is measured before.
+ */
+struct nn_profile_row {
+    const char *op; /* static */
+    char shape[64]; /* "2x64x64x320 -> 640 3x3": what is read, and the channels made of it */
+    int64_t calls;
+    double seconds;
+    double flop;  /* 0 for what only moves data */
+    double bytes; /* read and written, each element once */
+};
+void nn_profile_start(struct nn *nn);
+/* The rows, longest time first; borrowed until the next call. 0 without a
+ * profile. */
+size_t nn_profile_rows(struct nn *nn, const struct nn_profile_row **rows);
+/* The same as a table, with the time that passed between ops; nothing without a profile. */
+void nn_profile_print(struct nn *nn, FILE *out);
 
 const char *nn_library_version(void); /* oneDNN's */
 

@@ -15,6 +15,7 @@
 #include "stages/nn/kernels.h"
 #include "stages/nn/layers.h"
 #include "stages/nn/parallel.h"
+#include "stages/nn/profile.h"
 
 #define NAME_MAX_BYTES    512
 #define STATISTICS_PARTS  64 /* of a plane, at most */
@@ -174,6 +175,7 @@ static void cut_plane(struct group_work *work)
 struct tensor nn_group_norm(struct nn *nn, const struct group_norm *norm, struct tensor x,
                             struct norm_fuse fuse)
 {
+    int64_t began = profile_begin(nn);
     int64_t shape[] = {-1, -1, x.rank == 3 ? norm->channels : -1, norm->channels};
     if (!nn_expect(nn, "group_norm", x, x.rank == 3 ? 3 : 4, shape))
         return (struct tensor){0};
@@ -198,6 +200,7 @@ struct tensor nn_group_norm(struct nn *nn, const struct group_norm *norm, struct
     group_norm_run(nn, &work, fused ? scale_shift : NULL);
     pool_drop(&nn->pool, work.pivot);
     pool_drop(&nn->pool, work.moments);
+    profile_end_moved(nn, began, "group_norm", x, (struct tensor){0}, work.y);
     return work.y;
 }
 
@@ -221,6 +224,7 @@ void layer_norm_release(struct layer_norm *norm)
 
 struct tensor nn_layer_norm(struct nn *nn, const struct layer_norm *norm, struct tensor x)
 {
+    int64_t began = profile_begin(nn);
     int64_t shape[] = {-1, -1, -1, -1};
     BUG_ON(x.rank > 4);
     if (x.rank > 0)
@@ -235,5 +239,6 @@ struct tensor nn_layer_norm(struct nn *nn, const struct layer_norm *norm, struct
     for (int64_t row = 0; row < rows; row++)
         kernels()->layer_norm((char *)row_at(y, row), row_at(x, row), norm->gamma, norm->beta,
                               norm->eps, x.dtype, (size_t)norm->channels);
+    profile_end_moved(nn, began, "layer_norm", x, (struct tensor){0}, y);
     return y;
 }

@@ -6,6 +6,7 @@
 #include "stages/nn/kernels.h"
 #include "stages/nn/layers.h"
 #include "stages/nn/parallel.h"
+#include "stages/nn/profile.h"
 
 /* dst's rows are a's row, then b's; rows are given in bytes. */
 static void join_rows(struct nn *nn, char *dst, const char *a, size_t a_bytes, const char *b,
@@ -27,6 +28,7 @@ static void join_rows(struct nn *nn, char *dst, const char *a, size_t a_bytes, c
 
 struct tensor nn_concat_channels(struct nn *nn, struct tensor a, struct tensor b)
 {
+    int64_t began = profile_begin(nn);
     if (!NN_EXPECT(nn, "concat_channels", a, -1, -1, -1, -1) ||
         !NN_EXPECT(nn, "concat_channels", b, a.dim[0], a.dim[1], a.dim[2], -1))
         return (struct tensor){0};
@@ -37,11 +39,13 @@ struct tensor nn_concat_channels(struct nn *nn, struct tensor a, struct tensor b
     size_t element = dtype_size(a.dtype);
     join_rows(nn, y.data, a.data, (size_t)a.dim[3] * element, b.data, (size_t)b.dim[3] * element,
               a.dim[0] * a.dim[1] * a.dim[2]);
+    profile_end_moved(nn, began, "concat_channels", a, b, y);
     return y;
 }
 
 struct tensor nn_concat_rows(struct nn *nn, struct tensor a, struct tensor b)
 {
+    int64_t began = profile_begin(nn);
     if (!NN_EXPECT(nn, "concat_rows", a, -1, -1, -1) ||
         !NN_EXPECT(nn, "concat_rows", b, a.dim[0], -1, a.dim[2]))
         return (struct tensor){0};
@@ -50,6 +54,7 @@ struct tensor nn_concat_rows(struct nn *nn, struct tensor a, struct tensor b)
     if (nn_failed(nn))
         return y;
     join_rows(nn, y.data, a.data, sample_bytes(a), b.data, sample_bytes(b), a.dim[0]);
+    profile_end_moved(nn, began, "concat_rows", a, b, y);
     return y;
 }
 
@@ -66,6 +71,7 @@ static void double_row(char *dst, const char *src, int64_t pixels, size_t pixel_
 
 struct tensor nn_upsample_nearest_2x(struct nn *nn, struct tensor x)
 {
+    int64_t began = profile_begin(nn);
     if (!NN_EXPECT(nn, "upsample_nearest_2x", x, -1, -1, -1, -1))
         return (struct tensor){0};
     struct tensor y = NN_NEW(nn, x.dtype, x.dim[0], 2 * x.dim[1], 2 * x.dim[2], x.dim[3]);
@@ -79,6 +85,7 @@ struct tensor nn_upsample_nearest_2x(struct nn *nn, struct tensor x)
         double_row(dst, (const char *)x.data + (size_t)i * row, x.dim[2], pixel);
         memcpy(dst + 2 * row, dst, 2 * row);
     }
+    profile_end_moved(nn, began, "upsample_nearest_2x", x, (struct tensor){0}, y);
     return y;
 }
 
@@ -96,6 +103,7 @@ static void pool_row(struct tensor x, struct tensor y, int64_t row)
 
 struct tensor nn_avg_pool_2x(struct nn *nn, struct tensor x)
 {
+    int64_t began = profile_begin(nn);
     if (!NN_EXPECT(nn, "avg_pool_2x", x, -1, -1, -1, -1))
         return (struct tensor){0};
     struct tensor y = NN_NEW(nn, x.dtype, x.dim[0], x.dim[1] / 2, x.dim[2] / 2, x.dim[3]);
@@ -105,5 +113,6 @@ struct tensor nn_avg_pool_2x(struct nn *nn, struct tensor x)
 #pragma omp parallel for schedule(static) num_threads(threads_for_elements(nn, tensor_count(y)))
     for (int64_t row = 0; row < rows; row++)
         pool_row(x, y, row);
+    profile_end_moved(nn, began, "avg_pool_2x", x, (struct tensor){0}, y);
     return y;
 }

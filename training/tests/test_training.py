@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from unclip_training.diffusion import STEPS, Diffusion, sample, scheduler
-from unclip_training.loop import PART_BYTES, Budget, Trainer, pack, unpack
+from unclip_training.loop import PART_BYTES, Budget, Trainer, is_met, pack, unpack
 from unclip_training.presets import PRESETS, Run, smoke
 from unclip_training.stages.ar_prior import ArPriorNetwork, Quantiser
 from unclip_training.stages.degrade import blur_some, bsr
@@ -61,6 +61,17 @@ def test_interrupted_training_equals_uninterrupted(tmp_path: Path) -> None:
     for name, value in whole.average_state().items():
         assert torch.equal(value, part.average_state()[name])
     assert all(torch.equal(a, b) for a, b in zip(whole.parameters, part.parameters, strict=True))
+
+
+def test_a_budget_is_met_by_what_the_checkpoint_has_had(tmp_path: Path) -> None:
+    path, run = tmp_path / "toy.pt", Toy(40).run
+    assert not is_met(path, run)
+    done = trainer(path)
+    done.fit(Budget())
+    done.seconds = 90.0
+    done.save()
+    assert is_met(path, run) and is_met(path, replace(run, steps=39)) and not is_met(path, replace(run, steps=41))
+    assert is_met(path, replace(run, steps=0, minutes=1.5)) and not is_met(path, replace(run, steps=0, minutes=1.6))
 
 
 def test_compiling_costs_no_budget(tmp_path: Path) -> None:

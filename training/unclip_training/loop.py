@@ -146,7 +146,7 @@ class Trainer:
         write_atomically(
             self.checkpoint,
             {
-                "step": self.step, "seconds": self.seconds, "cold": self.cold, "finished": self.progress >= 1,
+                "step": self.step, "seconds": self.seconds, "cold": self.cold,
                 "network": self.stage.network.state_dict(), "average": self.average_state(),
                 "optimizer": self.optimizer.state_dict(),
             },
@@ -166,6 +166,14 @@ class Trainer:
             self.cold = state["cold"]
         else:
             self.cold = self.step
+
+
+def is_met(checkpoint: Path, run: Run) -> bool:
+    """Whether a checkpoint has had all of a budget, which may have changed since it was written."""
+    if not checkpoint.exists():
+        return False
+    state = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
+    return run.progress(state["step"], state["seconds"]) >= 1
 
 
 def pick(length: int, count: int, generator: torch.Generator) -> Tensor:
@@ -189,7 +197,7 @@ def pack(checkpoint: Path, folder: Path) -> list[Path]:
     state = torch.load(checkpoint, map_location="cpu", weights_only=True)
     if "average" in state:
         weights = {k: v.bfloat16() if v.is_floating_point() else v for k, v in state["average"].items()}
-        state = {key: state[key] for key in ("step", "seconds", "finished")} | {"network": weights, "average": weights}
+        state = {key: state[key] for key in ("step", "seconds")} | {"network": weights, "average": weights}
     stream = io.BytesIO()
     torch.save(state, stream)
     content = stream.getvalue()

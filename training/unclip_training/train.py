@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 
+from . import loop
 from .adopt import with_sizes_of, with_steps_of
 from .context import READERS, Context
 from .data.fetch import bundle
@@ -110,12 +111,7 @@ def is_off(preset: Preset, name: str) -> bool:
 
 
 def is_met(context: Context, name: str) -> bool:
-    """Whether a stage's checkpoint has had all of its budget, which may have changed since it was written."""
-    checkpoint = context.checkpoint(name)
-    if not checkpoint.exists():
-        return False
-    state = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
-    return run_of(context.preset, name).progress(state["step"], state["seconds"]) >= 1
+    return loop.is_met(context.checkpoint(name), run_of(context.preset, name))
 
 
 def preset_for(options: argparse.Namespace) -> Preset:

@@ -74,7 +74,9 @@ def add_how(out: argparse.ArgumentParser) -> None:
     )
     how.add_argument("--quick", action="store_true", help="no judges: recognition by the nearest rendering alone")
     how.add_argument("--judges", type=Path, help="folder of the judges, trained when missing (default: out/judges/PRESET)")
-    how.add_argument("--judge-minutes", type=float, default=10, help="to train each judge for (default: %(default)s)")
+    how.add_argument(
+        "--judge-minutes", type=float, default=10, help="to train each judge for; one that had fewer goes on (default: %(default)s)"
+    )
     how.add_argument(
         "--regression-minutes", type=float, default=5, help="to train each regression network for (default: %(default)s)"
     )

@@ -11,7 +11,7 @@ from torch import Tensor
 from ..context import Context
 from ..data.compositor import on_device
 from ..data.sprites import Atlas
-from ..loop import Budget, Stage, Trainer
+from ..loop import Budget, Stage, Trainer, is_met
 from ..presets import Run
 from ..train import log
 from . import metrics
@@ -24,11 +24,6 @@ from .prompts import Prompts
 SEED = 0  # of the first picture of a set
 
 
-def finished(context: Context, name: str) -> bool:
-    path = context.checkpoint(name)
-    return path.exists() and torch.load(path, map_location="cpu", weights_only=True)["finished"]
-
-
 def train(context: Context, stage: Stage) -> None:
     """To the end of the stage's budget, from its checkpoint where there is one."""
     torch.manual_seed(1)
@@ -39,12 +34,12 @@ def train(context: Context, stage: Stage) -> None:
 
 
 class Judges:
-    """Both judges, trained when they are not there yet or not to the end."""
+    """Both judges, trained when they are not there yet or for less than is asked for."""
 
     def __init__(self, context: Context, run: Run, scenes: int) -> None:
         taught: Lessons | None = None
         for stage_type in (ClassifierStage, SecondClipStage):
-            if not finished(context, stage_type.name):
+            if not is_met(context.checkpoint(stage_type.name), run):
                 taught = taught or lessons(context, scenes)
                 train(context, stage_type(context, taught, run))
         world = context.world(context.concepts)

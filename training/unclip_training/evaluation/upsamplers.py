@@ -21,14 +21,14 @@ from torch.nn import functional
 from .. import models
 from ..context import Context, Data
 from ..data.compositor import Scenes
-from ..loop import pick
+from ..loop import is_met, pick
 from ..presets import Run, Upsampler
 from ..stages.degrade import blur_some, bsr
 from ..stages.upsampler import FACTOR, MARGIN, corners
 from ..train import log
 from . import likeness
 from .judges import SEED as LESSONS_SEED
-from .judging import SEED, finished, train
+from .judging import SEED, train
 from .large import CROP_SEED, cut
 from .pictures import numbers
 
@@ -96,9 +96,9 @@ def config_of(context: Context, size: int) -> Upsampler:
 
 
 def regression(context: Context, size: int, run: Run, scenes: int) -> Regression:
-    """Trained when it is missing."""
+    """Trained when it is missing, or on where it was for less than is asked for."""
     config = config_of(context, size)
-    if not finished(context, name_of(size)):
+    if not is_met(context.checkpoint(name_of(size)), run):
         data = context.large_data if size == 1024 else context.open_scenes(
             context.concepts, context.preset.data.atlas, LESSONS_SEED, scenes, False
         )

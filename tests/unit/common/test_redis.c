@@ -321,7 +321,7 @@ static void silent_server(void **state)
     assert_away("no answer in 500 ms");
     assert_away("next try in 100 ms");
     double took = seconds() - before;
-    assert_true(took > 0.45 && took < 5);
+    assert_true(took > 0.45 && took < 60);
     kill(self.server.process, SIGCONT);
     self.clock.now_ms += 100;
     assert_answers();
@@ -345,7 +345,7 @@ static void unreachable_server(void **state)
     double before = seconds();
     assert_away("127.0.0.1:");
     double took = seconds() - before;
-    assert_true(took > 0.25 && took < 5);
+    assert_true(took > 0.25 && took < 60);
     for (int i = 0; i < FILLERS; i++)
         close(fillers[i]);
     close(listener);

@@ -14,8 +14,8 @@
 #include "stages/nn/context.h"
 #include "stages/nn/kernels.h"
 #include "stages/nn/layers.h"
-#include "stages/nn/onednn.h"
 #include "stages/nn/parallel.h"
+#include "stages/nn/product.h"
 #include "stages/nn/profile.h"
 
 #define SCORES_IN_CACHE 65536 /* elements of a block */
@@ -89,8 +89,8 @@ static bool find_products(struct nn *nn, const struct attention_work *work, int6
                                    .dst_stride = work->y.dim[2],
                                    .src_dtype = nn->compute,
                                    .dst_dtype = nn->compute};
-    products->scores = device_product(nn, &scores, nn->threads);
-    products->output = products->scores ? device_product(nn, &output, nn->threads) : NULL;
+    products->scores = product_get(nn, &scores, nn->threads);
+    products->output = products->scores ? product_get(nn, &output, nn->threads) : NULL;
     return products->output != NULL;
 }
 

@@ -6,7 +6,7 @@
 #include "stages/nn/memory.h"
 #include "stages/nn/nn.h"
 
-struct device;  /* onednn.h */
+struct product; /* product.h */
 struct profile; /* profile.h */
 
 struct nn {
@@ -14,7 +14,7 @@ struct nn {
     int threads;
     struct pool pool;
     struct err first; /* the sticky error */
-    struct device *device;
+    struct product *products;
     struct profile *profile; /* NULL unless one was asked for */
 };
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Linear and Conv2d: the layers whose weights are packed (layers.h, onednn.h). */
+/* Linear and Conv2d: the layers whose weights are packed (layers.h, packed.h). */
 #include "stages/nn/layers.h"
 
 #include <stdio.h>
@@ -7,7 +7,7 @@
 #include <string.h>
 
 #include "stages/nn/context.h"
-#include "stages/nn/onednn.h"
+#include "stages/nn/packed.h"
 #include "stages/nn/profile.h"
 
 #define NAME_MAX_BYTES 512

@@ -11,6 +11,7 @@
 #include "common/memory.h"
 #include "stages/nn/context.h"
 #include "stages/nn/onednn.h"
+#include "stages/nn/product.h"
 #include "stages/nn/profile.h"
 #include "stages/nn/weights.h"
 
@@ -27,13 +28,11 @@ int nn_open(struct nn **out, enum dtype compute, int threads, struct err *err)
     if (compute != DTYPE_F32 && compute != DTYPE_BF16)
         return err_set(err, ERR_UNSUPPORTED, "cannot compute in %s: use f32 or bf16",
                        dtype_name(compute));
-    struct device *device;
-    int rc = device_open(&device, compute, err);
+    int rc = device_check(compute, err);
     if (rc)
         return rc;
     struct nn *nn = xcalloc(1, sizeof(*nn));
     nn->compute = compute;
-    nn->device = device;
     nn_set_threads(nn, threads);
     *out = nn;
     return 0;
@@ -43,7 +42,7 @@ void nn_close(struct nn *nn)
 {
     if (!nn)
         return;
-    device_close(nn->device);
+    products_free(nn->products);
     profile_free(nn->profile);
     pool_release(&nn->pool);
     free(nn);

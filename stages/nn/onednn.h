@@ -1,17 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What stages/nn needs of oneDNN, without its types: only onednn.c includes its headers.
+ * oneDNN in words of our own: only onednn.c includes its headers, and what differs between its
+ * versions stands there. packed.h and product.h make layers and products of this.
  *
- * A `struct packed` holds a layer's weights and the primitives made for it, one for each shape,
- * number of threads and set of fused operations; all are made when first needed and kept. A
- * primitive sees one sample; packed_run() loops over samples. A `struct product` multiplies two
- * activations on one thread, so that callers spread many products over threads themselves
- * (attention).
+ * A layout is a shape and how it lies in memory. A kernel is planned for an operation (then it can
+ * be asked which implementation it is, and which layout of the weights that wants), and compiled.
+ * It runs in lanes: what one thread needs to run it beside other threads. Nothing allocates per
+ * run: a run only sets addresses.
  *
- * Why results do not depend on the number of threads: the kernels chosen (brgemm, direct
- * convolution) give every output to one thread, which sums in an order that follows from the shape.
- * The library's "gemm" splits sums between threads, so it is passed over; where nothing else is
- * left (old CPUs), it is made to run on one. tests/unit/stages/test_invariance.c holds this.
+ * The number of threads of a kernel is OpenMP's (omp_set_num_threads()) where it is planned,
+ * compiled and run.
  *
  * Accuracy: fpmath mode strict (no hidden bf16 or tf32), no Winograd, f32 accumulation.
  */
@@ -21,69 +19,62 @@
 #include "stages/nn/layers.h"
 #include "stages/nn/nn.h"
 
-struct device;
+enum device_status { DEVICE_OK, DEVICE_NO_MEMORY, DEVICE_UNSUPPORTED, DEVICE_FAILED };
 
-/* The library's engine and streams for one context. ERR_UNSUPPORTED when it cannot compute so. */
-int device_open(struct device **out, enum dtype compute, struct err *err);
-void device_close(struct device *device);
+/* Whether the library can compute so on this machine: ERR_UNSUPPORTED. */
+int device_check(enum dtype compute, struct err *err);
+/* Fails the context: `what` was wanted. */
+int device_fail(struct nn *nn, enum device_status status, const char *what);
 bool device_fast_bf16(void);
-const char *device_version(void);
+const char *device_version(void); /* "2.6.3" */
+/* What a saved layout, and the bytes that lie so, depend on: library, build, instruction set. */
+void device_identity(char *out, size_t size);
 
-struct packed_layer {
-    bool conv; /* else a matrix product */
-    int64_t ic, oc;
-    int k, stride, pad; /* conv */
-    enum dtype dtype;
-};
-/*
- * Takes both memories (memory_new() or NULL for no bias): weights [oc, ic, k, k] or [oc, ic] in
- * layer->dtype, bias [oc] f32. Packing waits for the first shape.
- */
-struct packed *packed_new(const struct packed_layer *layer, void *weights, float *bias);
-void packed_free(struct packed *packed); /* NULL is fine */
-const float *packed_bias(const struct packed *packed);
+struct layout;
+/* strides in elements; NULL leaves the order to the library. Owned. */
+struct layout *layout_new(enum dtype dtype, int rank, const int64_t *dim, const int64_t *strides);
+struct layout *layout_copy(const struct layout *layout);
+void layout_free(struct layout *layout); /* NULL is fine */
+bool layout_same(const struct layout *a, const struct layout *b);
+size_t layout_bytes(const struct layout *layout);
+/* As bytes that the same device_identity() reads back. */
+#define LAYOUT_SAVED_MAX 2048
+size_t layout_save(const struct layout *layout, void *out);
+struct layout *layout_restore(const void *saved, size_t bytes); /* NULL when they are none */
+enum device_status layout_reorder(const struct layout *from, const void *src,
+                                  const struct layout *to, void *dst);
 
-struct packed_call {
-    int64_t n;      /* samples */
-    int64_t ih, iw; /* of src; for a matrix product its rows, and 1 */
+/* dst = act(src · weights + bias) + dst. Layouts are borrowed. */
+struct operation {
+    bool conv;           /* src [n, ic, ih, iw], weights [oc, ic, kh, kw]; else [m, k] and [k, n] */
+    int64_t stride, pad; /* conv */
+    const struct layout *src, *weights, *dst;
+    const struct layout *bias; /* f32 [oc] or [1, n]; NULL for none */
     enum act act;
-    bool accumulate;     /* dst holds a residual that is added last */
-    const void *src;     /* [n, ih, iw, ic] */
-    void *dst;           /* [n, oh, ow, oc] */
-    const float *bias;   /* [oc], or [n, oc] with bias_stride = oc, or NULL */
-    int64_t bias_stride; /* floats from one sample's bias to the next */
+    bool accumulate; /* dst is added last */
 };
-/* 0, or fails the context. */
-int packed_run(struct nn *nn, struct packed *packed, const struct packed_call *call);
 
+struct kernel;
 /*
- * dst [m, n] = act(src [m, k] · weights + bias) + dst, where weights are [k, n], or [n, k] when
- * transposed, and all but the product is optional. Row strides in elements; within a row, elements
- * are adjacent. src and weights share a dtype.
+ * `any` takes the library's first implementation; else the first that is neither gemm, whose sums
+ * depend on the number of threads, nor naive, where there is one. Owned.
  */
-struct product_shape {
-    int64_t m, n, k;
-    int64_t src_stride, weights_stride, dst_stride;
-    bool transposed;
-    enum dtype src_dtype, dst_dtype;
-    bool bias, accumulate;
-    enum act act;
-};
-struct product;
-/* Borrowed from the device, which makes each shape once; for `slots` threads at the same time. */
-struct product *device_product(struct nn *nn, const struct product_shape *shape, int slots);
-size_t product_scratch_bytes(const struct product *product); /* for each slot */
-/* Runs on the calling thread, which must be the only one in `slot`. False when the library fails.
- */
-struct product_args {
+enum device_status kernel_plan(struct kernel **out, const struct operation *operation, bool any);
+enum device_status kernel_compile(struct kernel *kernel);
+void kernel_free(struct kernel *kernel); /* NULL is fine */
+bool kernel_is_gemm(const struct kernel *kernel);
+bool kernel_same_implementation(const struct kernel *a, const struct kernel *b);
+const struct layout *kernel_weights(const struct kernel *kernel); /* borrowed */
+size_t kernel_scratch_bytes(const struct kernel *kernel);         /* of each lane */
+
+struct lane;
+enum device_status lane_new(struct lane **out, const struct kernel *kernel);
+void lane_free(struct lane *lane); /* NULL is fine */
+struct lane_args {
     const void *src, *weights;
-    const float *bias; /* [n], or NULL */
+    const float *bias; /* NULL for none */
     void *dst, *scratch;
 };
-bool product_run(struct product *product, int slot, const struct product_args *args);
-
-/* tiles.c: a packed_call on plain weights [oc, ic], by products of tiles. */
-int tiles_run(struct nn *nn, const struct packed_layer *layer, const void *weights,
-              const struct packed_call *call);
+enum device_status lane_run(struct lane *lane, const struct lane_args *args);
 
 #endif

@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A layer's matrix product by tiles, where oneDNN has nothing better than its gemm (onednn.h). A
+ * A layer's matrix product by tiles, where oneDNN has nothing better than its gemm (packed.h). A
  * tile is a block of a sample's rows and a block of outputs, of sizes that follow from the shape,
  * computed on one thread: so neither company nor the number of threads changes a sum.
  */
 #include <omp.h>
 
 #include "stages/nn/context.h"
-#include "stages/nn/onednn.h"
+#include "stages/nn/packed.h"
 #include "stages/nn/parallel.h"
+#include "stages/nn/product.h"
 
 #define TILE_ROWS    128
 #define TILE_OUTPUTS 256
@@ -45,7 +46,7 @@ static bool find_products(struct nn *nn, struct tiling *tiling)
             .accumulate = tiling->call->accumulate,
             .act = tiling->call->act,
         };
-        struct product *product = device_product(nn, &shape, nn->threads);
+        struct product *product = product_get(nn, &shape, nn->threads);
         if (!product)
             return false;
         tiling->product[last_rows][last_outputs] = product;

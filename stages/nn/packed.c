@@ -1,0 +1,422 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Layers' weights and kernels (packed.h). */
+#include "stages/nn/packed.h"
+
+#include <omp.h>
+#include <stdlib.h>
+
+#include "common/memory.h"
+#include "stages/nn/context.h"
+#include "stages/nn/onednn.h"
+#include "stages/nn/parallel.h"
+
+/* The weights in one layout. */
+struct copy {
+    struct layout *layout;
+    void *data;
+    int users; /* recipes */
+    struct copy *next;
+};
+
+/* What a recipe is made for. */
+struct key {
+    int64_t ih, iw;
+    int threads;
+    enum act act;
+    bool accumulate, bias;
+};
+
+/* How a call of that key is computed. */
+struct recipe {
+    struct key key;
+    int threads; /* with which the kernel was made and runs: key's, or 1 */
+    bool tiled;  /* products of tiles instead of the kernel */
+    const struct copy *copy;
+    struct kernel *kernel;
+    struct lane **lane; /* [lanes] */
+    int lanes;
+    size_t scratch_bytes; /* of one lane, aligned */
+    struct recipe *next;
+};
+
+struct packed {
+    struct packed_layer layer;
+    float *bias;
+    struct copy *copies;
+    struct recipe *recipes; /* most recently used first */
+};
+
+static int64_t out_size(const struct packed_layer *layer, int64_t in)
+{
+    return (in + 2 * layer->pad - layer->k) / layer->stride + 1;
+}
+
+/* --- layouts of one sample ----------------------------------------------------------------------
+ */
+
+/* [1, c, h, w] as NHWC. */
+static struct layout *picture_layout(enum dtype dtype, int64_t c, int64_t h, int64_t w)
+{
+    return layout_new(dtype, 4, (int64_t[]){1, c, h, w}, (int64_t[]){h * w * c, 1, w * c, c});
+}
+
+static struct layout *matrix_layout(enum dtype dtype, int64_t rows, int64_t columns)
+{
+    return layout_new(dtype, 2, (int64_t[]){rows, columns}, (int64_t[]){columns, 1});
+}
+
+/* The weights as checkpoints have them, or (`any`) as the library likes them. */
+static struct layout *weights_layout(const struct packed_layer *layer, bool any)
+{
+    int64_t k = layer->k, ic = layer->ic, oc = layer->oc;
+    if (layer->conv)
+        return layout_new(layer->dtype, 4, (int64_t[]){oc, ic, k, k},
+                          any ? NULL : (int64_t[]){ic * k * k, k * k, k, 1});
+    return layout_new(layer->dtype, 2, (int64_t[]){ic, oc}, any ? NULL : (int64_t[]){1, ic});
+}
+
+/* An operation and the layouts that it borrows. */
+struct sample {
+    struct layout *src, *weights, *bias, *dst;
+    struct operation operation;
+};
+
+static void sample_init(struct sample *sample, const struct packed_layer *layer,
+                        const struct key *key)
+{
+    enum dtype dtype = layer->dtype;
+    int64_t ic = layer->ic, oc = layer->oc;
+    sample->weights = weights_layout(layer, true);
+    if (layer->conv) {
+        sample->src = picture_layout(dtype, ic, key->ih, key->iw);
+        sample->dst = picture_layout(dtype, oc, out_size(layer, key->ih), out_size(layer, key->iw));
+        sample->bias = layout_new(DTYPE_F32, 1, &oc, (int64_t[]){1});
+    } else {
+        sample->src = matrix_layout(dtype, key->ih, ic);
+        sample->dst = matrix_layout(dtype, key->ih, oc);
+        sample->bias = matrix_layout(DTYPE_F32, 1, oc);
+    }
+    sample->operation = (struct operation){.conv = layer->conv,
+                                           .stride = layer->stride,
+                                           .pad = layer->pad,
+                                           .src = sample->src,
+                                           .weights = sample->weights,
+                                           .bias = key->bias ? sample->bias : NULL,
+                                           .dst = sample->dst,
+                                           .act = key->act,
+                                           .accumulate = key->accumulate};
+}
+
+static void sample_release(struct sample *sample)
+{
+    layout_free(sample->src);
+    layout_free(sample->weights);
+    layout_free(sample->bias);
+    layout_free(sample->dst);
+}
+
+/* --- copies of the weights ----------------------------------------------------------------------
+ */
+
+/* Takes the layout, and data when there is some. */
+static struct copy *copy_new(struct layout *layout, void *data)
+{
+    struct copy *copy = xcalloc(1, sizeof(*copy));
+    copy->layout = layout;
+    copy->data = data ? data : memory_new(layout_bytes(layout));
+    return copy;
+}
+
+static void copy_free(struct copy *copy)
+{
+    layout_free(copy->layout);
+    free(copy->data);
+    free(copy);
+}
+
+/* Repacks the weights for a new layout. */
+static enum device_status add_copy(struct packed *packed, const struct layout *layout,
+                                   struct copy **out)
+{
+    struct copy *copy = copy_new(layout_copy(layout), NULL), *from = packed->copies;
+    enum device_status status =
+        copy->data ? layout_reorder(from->layout, from->data, copy->layout, copy->data)
+                   : DEVICE_NO_MEMORY;
+    if (status != DEVICE_OK) {
+        copy_free(copy);
+        return status;
+    }
+    copy->next = packed->copies;
+    packed->copies = copy;
+    *out = copy;
+    return DEVICE_OK;
+}
+
+/* Frees copies that no recipe uses: the checkpoint's layout, once another is packed. */
+static void drop_unused(struct packed *packed)
+{
+    struct copy **place = &packed->copies;
+    while (*place) {
+        struct copy *copy = *place;
+        if (copy->users == 0 && packed->copies->next) {
+            *place = copy->next;
+            copy_free(copy);
+        } else {
+            place = &copy->next;
+        }
+    }
+}
+
+static struct copy *find_copy(const struct packed *packed, const struct layout *layout)
+{
+    struct copy *copy = packed->copies;
+    while (copy && !layout_same(layout, copy->layout))
+        copy = copy->next;
+    return copy;
+}
+
+/* --- recipes ------------------------------------------------------------------------------------
+ */
+
+/* Sees to it that there are so many lanes. */
+static enum device_status lanes_add(struct recipe *recipe, int count)
+{
+    enum device_status status = DEVICE_OK;
+    if (recipe->lanes >= count)
+        return status;
+    recipe->lane = xrealloc(recipe->lane, (size_t)count * sizeof(struct lane *));
+    while (recipe->lanes < count && status == DEVICE_OK) {
+        status = lane_new(&recipe->lane[recipe->lanes], recipe->kernel);
+        recipe->lanes += status == DEVICE_OK;
+    }
+    return status;
+}
+
+static void recipe_free(struct recipe *recipe)
+{
+    for (int i = 0; i < recipe->lanes; i++)
+        lane_free(recipe->lane[i]);
+    free(recipe->lane);
+    kernel_free(recipe->kernel);
+    free(recipe);
+}
+
+/* Chooses the implementation: gemm only for tiles, or on one thread. */
+static enum device_status plan_for_threads(struct recipe *recipe, const struct sample *sample)
+{
+    omp_set_num_threads(recipe->threads);
+    enum device_status status = kernel_plan(&recipe->kernel, &sample->operation, false);
+    if (status != DEVICE_OK || !kernel_is_gemm(recipe->kernel))
+        return status;
+    recipe->tiled = !sample->operation.conv;
+    if (recipe->tiled || recipe->threads == 1)
+        return status;
+    kernel_free(recipe->kernel);
+    recipe->kernel = NULL;
+    recipe->threads = 1;
+    omp_set_num_threads(1);
+    return kernel_plan(&recipe->kernel, &sample->operation, false);
+}
+
+/* Another copy that the same implementation takes as it is, or NULL. */
+static struct copy *adapt_to_copy(const struct packed *packed, struct recipe *recipe,
+                                  const struct sample *sample)
+{
+    for (struct copy *copy = packed->copies; copy; copy = copy->next) {
+        struct kernel *kernel;
+        struct operation operation = sample->operation;
+        operation.weights = copy->layout;
+        if (copy->users == 0 || kernel_plan(&kernel, &operation, false) != DEVICE_OK)
+            continue;
+        bool same = kernel_same_implementation(kernel, recipe->kernel);
+        kernel_free(same ? recipe->kernel : kernel);
+        if (same) {
+            recipe->kernel = kernel;
+            return copy;
+        }
+    }
+    return NULL;
+}
+
+/* Finds or packs the weights in the layout that the implementation, or the tiles, want. */
+static enum device_status choose_copy(struct packed *packed, struct recipe *recipe,
+                                      const struct sample *sample, struct copy **out)
+{
+    struct layout *wanted = recipe->tiled ? weights_layout(&packed->layer, false)
+                                          : layout_copy(kernel_weights(recipe->kernel));
+    enum device_status status = DEVICE_OK;
+    *out = find_copy(packed, wanted);
+    if (!*out && !recipe->tiled)
+        *out = adapt_to_copy(packed, recipe, sample);
+    if (!*out)
+        status = add_copy(packed, wanted, out);
+    layout_free(wanted);
+    return status;
+}
+
+static enum device_status recipe_init(struct recipe *recipe, struct packed *packed,
+                                      struct copy **copy)
+{
+    struct sample sample;
+    sample_init(&sample, &packed->layer, &recipe->key);
+    enum device_status status = plan_for_threads(recipe, &sample);
+    if (status == DEVICE_OK)
+        status = choose_copy(packed, recipe, &sample, copy);
+    sample_release(&sample);
+    if (status != DEVICE_OK || recipe->tiled)
+        return status;
+    size_t bytes = kernel_scratch_bytes(recipe->kernel);
+    recipe->scratch_bytes = (bytes + MEMORY_ALIGNMENT) / MEMORY_ALIGNMENT * MEMORY_ALIGNMENT;
+    return kernel_compile(recipe->kernel);
+}
+
+static enum device_status add_recipe(struct packed *packed, const struct key *key)
+{
+    struct recipe *recipe = xcalloc(1, sizeof(*recipe));
+    struct copy *copy;
+    recipe->key = *key;
+    recipe->threads = key->threads;
+    enum device_status status = recipe_init(recipe, packed, &copy);
+    if (status != DEVICE_OK) {
+        recipe_free(recipe);
+        return status;
+    }
+    recipe->copy = copy;
+    copy->users++;
+    drop_unused(packed);
+    recipe->next = packed->recipes;
+    packed->recipes = recipe;
+    return DEVICE_OK;
+}
+
+static bool same_key(const struct key *a, const struct key *b)
+{
+    return a->ih == b->ih && a->iw == b->iw && a->threads == b->threads && a->act == b->act &&
+           a->accumulate == b->accumulate && a->bias == b->bias;
+}
+
+/* The recipe for a key, moved to the front; NULL when it has to be made. */
+static struct recipe *find_recipe(struct packed *packed, const struct key *key)
+{
+    for (struct recipe **place = &packed->recipes; *place; place = &(*place)->next) {
+        struct recipe *recipe = *place;
+        if (!same_key(&recipe->key, key))
+            continue;
+        *place = recipe->next;
+        recipe->next = packed->recipes;
+        packed->recipes = recipe;
+        return recipe;
+    }
+    return NULL;
+}
+
+struct packed *packed_new(const struct packed_layer *layer, void *weights, float *bias)
+{
+    struct packed *packed = xcalloc(1, sizeof(*packed));
+    packed->layer = *layer;
+    packed->bias = bias;
+    packed->copies = copy_new(weights_layout(layer, false), weights);
+    return packed;
+}
+
+void packed_free(struct packed *packed)
+{
+    if (!packed)
+        return;
+    while (packed->recipes) {
+        struct recipe *next = packed->recipes->next;
+        recipe_free(packed->recipes);
+        packed->recipes = next;
+    }
+    while (packed->copies) {
+        struct copy *next = packed->copies->next;
+        copy_free(packed->copies);
+        packed->copies = next;
+    }
+    free(packed->bias);
+    free(packed);
+}
+
+const float *packed_bias(const struct packed *packed)
+{
+    return packed->bias;
+}
+
+/* --- running ------------------------------------------------------------------------------------
+ */
+
+/* The samples one after another, or, with several lanes, side by side on a thread each. */
+static int run_lanes(const struct packed_layer *layer, const struct recipe *recipe,
+                     const struct packed_call *call, char *scratch, int lanes)
+{
+    int64_t pixels =
+        layer->conv ? out_size(layer, call->ih) * out_size(layer, call->iw) : call->ih * call->iw;
+    size_t src_bytes = (size_t)(call->ih * call->iw * layer->ic) * dtype_size(layer->dtype);
+    size_t dst_bytes = (size_t)(pixels * layer->oc) * dtype_size(layer->dtype);
+    int failures = 0;
+#pragma omp parallel for schedule(static) num_threads(lanes) if (lanes > 1) reduction(+ : failures)
+    for (int64_t n = 0; n < call->n; n++) {
+        int lane = lanes > 1 ? omp_get_thread_num() : 0;
+        struct lane_args args = {
+            .src = (const char *)call->src + (size_t)n * src_bytes,
+            .weights = recipe->copy->data,
+            .bias = call->bias ? call->bias + n * call->bias_stride : NULL,
+            .dst = (char *)call->dst + (size_t)n * dst_bytes,
+            .scratch = scratch + (size_t)lane * recipe->scratch_bytes,
+        };
+        omp_set_num_threads(recipe->threads);
+        failures += lane_run(recipe->lane[lane], &args) != DEVICE_OK;
+    }
+    return failures;
+}
+
+/* Multiply-adds of one sample. */
+static int64_t sample_products(const struct packed_layer *layer, const struct packed_call *call)
+{
+    if (!layer->conv)
+        return call->ih * call->iw * layer->ic * layer->oc;
+    return out_size(layer, call->ih) * out_size(layer, call->iw) * layer->k * layer->k * layer->ic *
+           layer->oc;
+}
+
+static enum device_status run_samples(struct nn *nn, const struct packed *packed,
+                                      struct recipe *recipe, const struct packed_call *call,
+                                      int lanes)
+{
+    enum device_status status = lanes_add(recipe, lanes);
+    if (status != DEVICE_OK)
+        return status;
+    char *scratch = nn_scratch(nn, recipe->scratch_bytes * (size_t)lanes);
+    if (!scratch)
+        return DEVICE_NO_MEMORY;
+    int failures = run_lanes(&packed->layer, recipe, call, scratch, lanes);
+    pool_drop(&nn->pool, scratch);
+    return failures ? DEVICE_FAILED : DEVICE_OK;
+}
+
+/* A sample below this shares its threads badly: then each thread takes samples of its own. */
+#define SPREAD_PRODUCTS 100000000
+
+int packed_run(struct nn *nn, struct packed *packed, const struct packed_call *call)
+{
+    int64_t products = sample_products(&packed->layer, call);
+    bool spread = call->n > 1 && products < SPREAD_PRODUCTS;
+    int lanes = spread ? threads_for_products(nn, products * call->n) : 1;
+    struct key key = {.ih = call->ih,
+                      .iw = call->iw,
+                      .threads = lanes > 1 ? 1 : threads_for_products(nn, products),
+                      .act = call->act,
+                      .accumulate = call->accumulate,
+                      .bias = call->bias != NULL};
+    struct recipe *recipe = find_recipe(packed, &key);
+    if (!recipe) {
+        enum device_status status = add_recipe(packed, &key);
+        if (status != DEVICE_OK)
+            return device_fail(nn, status, packed->layer.conv ? "convolution" : "matrix product");
+        recipe = packed->recipes;
+    }
+    if (recipe->tiled)
+        return tiles_run(nn, &packed->layer, recipe->copy->data, call);
+    enum device_status status = run_samples(nn, packed, recipe, call, lanes);
+    return status == DEVICE_OK ? 0 : device_fail(nn, status, "computing a layer");
+}

@@ -12,8 +12,7 @@ cluster up
 eval "$(cluster env)"
 KAFKA=$UNCLIP_KAFKA REDIS=$UNCLIP_REDIS
 
-coordinator_pid() { cluster status --json | jq '.processes[] | select(.name == "coordinator-0").pid'; }
-rss_kb() { awk '/^VmRSS/ { print $2 }' "/proc/$(coordinator_pid)/status"; }
+rss_kb() { awk '/^VmRSS/ { print $2 }' "/proc/$(pid_of coordinator-0)/status"; }
 waiting() { redis HGETALL unclip:queue | paste - - | awk '$1 ~ /:bulk:waiting$/ { n += $2 } END { print n + 0 }'; }
 # taken: bulk pictures that the coordinator has seen since it started
 taken() { redis HGETALL unclip:queue | paste - - | awk '$1 ~ /:bulk:(waiting|in_flight|ended)$/ { n += $2 } END { print n + 0 }'; }
@@ -60,7 +59,7 @@ ahead=$("$UNCLIP_BIN/unclip" status --json "$last" | jq .queue_position)
 ((ahead > jobs / 20)) || fail "the last job of all has $ahead pictures ahead"
 left=$(waiting) began=$SECONDS
 redis DEL unclip:queue >/dev/null
-kill -9 "$(coordinator_pid)"
+kill -9 "$(pid_of coordinator-0)"
 cluster up
 all_back() { (($(waiting) >= left * 95 / 100)); }
 within 300 all_back || fail "after a takeover $(waiting) of $left jobs wait"

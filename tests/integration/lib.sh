@@ -24,6 +24,7 @@ fail() {
 
 finish() {
   local result=$?
+  if ((result)) && [[ -n ${KAFKA:-} ]]; then cluster logs | cut -c1-300 >&2; fi
   if [[ -n ${OWN_CLUSTER:-} ]]; then
     cluster down
     [[ -n ${UNCLIP_TEST_KEEP:-} ]] || rm -rf "$UNCLIP_HOME"
@@ -46,6 +47,11 @@ use_cluster() {
   KAFKA=$UNCLIP_KAFKA REDIS=$UNCLIP_REDIS REDIS_PORT=${UNCLIP_REDIS##*:}
   export KAFKA REDIS REDIS_PORT
 }
+
+# pid_of NAME: of one of the cluster's processes
+pid_of() { cat "$UNCLIP_HOME/run/$1.pid"; }
+
+dead() { ! kill -0 "$1" 2>/dev/null; }
 
 # expect WHAT ACTUAL WANTED
 expect() { [[ $2 == "$3" ]] || fail "$1 is '$2', not '$3'"; }
@@ -79,10 +85,14 @@ job() {
     produce "$1"
 }
 
-# records TOPIC: its committed JSON values, one a line
-records() {
-  kcat -C -e -q -b "$KAFKA" -t "$1" -o beginning -X isolation.level=read_committed -f '%s\n' | grep . || true
+# read_topic TOPIC FORMAT: its committed records, as kcat prints them. A broker shows a record some time after its
+# transaction has ended, so what is read to find something is read until it is there.
+read_topic() {
+  kcat -C -e -q -b "$KAFKA" -t "$1" -o beginning -X isolation.level=read_committed -X fetch.wait.max.ms=1 -f "$2\n"
 }
+
+# records TOPIC: its JSON values, one a line
+records() { read_topic "$1" %s | sed '/^$/d'; }
 
 # results_of ID: every final record of a job (there must be one)
 results_of() { records unclip.results | jq -c --arg id "$1" 'select(.id == $id)'; }
@@ -90,19 +100,29 @@ results_of() { records unclip.results | jq -c --arg id "$1" 'select(.id == $id)'
 # dead_letters_of ID
 dead_letters_of() { records unclip.dead-letter | jq -c --arg id "$1" 'select(.job == $id)'; }
 
+# has_letters ID COUNT: at least so many
+has_letters() { (($(dead_letters_of "$1" | wc -l) >= $2)); }
+
+# one_letter ID: its only dead letter
+one_letter() {
+  within 60 has_letters "$1" 1 || fail "no dead letter of $1"
+  expect "number of dead letters of $1" "$(dead_letters_of "$1" | wc -l)" 1
+  dead_letters_of "$1"
+}
+
 state_is() { [[ $(field "$1" state) == "$2" ]]; }
 
 job_ended() { [[ $(field "$1" state) =~ ^(succeeded|failed|cancelled|expired)$ ]]; }
 
 # await_state ID STATE [SECONDS]: the job ends, and so
 await_state() {
-  within "${3:-120}" job_ended "$1" || fail "job $1 is still '$(field "$1" state)' after ${3:-120} s"
+  within "${3:-240}" job_ended "$1" || fail "job $1 is still '$(field "$1" state)' after ${3:-240} s"
   expect "state of $1 ($(field "$1" error_message))" "$(field "$1" state)" "$2"
 }
 
 # one_result ID: its only final record
 one_result() {
-  within 30 has_result "$1" || fail "no record of $1 in unclip.results"
+  within 60 has_result "$1" || fail "no record of $1 in unclip.results"
   expect "number of results of $1" "$(results_of "$1" | wc -l)" 1
   results_of "$1"
 }

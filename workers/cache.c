@@ -97,24 +97,41 @@ static bool all_finite(const float *numbers, size_t bytes)
     return true;
 }
 
+static bool all_flags(const uint8_t *mask, size_t bytes)
+{
+    for (size_t i = 0; i < bytes; i++)
+        if (mask[i] > 1)
+            return false;
+    return true;
+}
+
+static bool take_dropped(struct item *item, const char *text)
+{
+    char *end = NULL;
+    long dropped = text ? strtol(text, &end, 10) : -1;
+    if (!end || end == text || *end || dropped < 0 || dropped > JOB_PROMPT_MAX * 4)
+        return false;
+    item->tokens_dropped = (int)dropped;
+    return true;
+}
+
 static bool take_row(struct item *item, int row, const struct safetensors *file)
 {
     const struct safetensors_entry *embed = safetensors_find(file, "text_embed");
     const struct safetensors_entry *states = safetensors_find(file, "text_states");
     const struct safetensors_entry *mask = safetensors_find(file, "text_mask");
-    const char *dropped = safetensors_metadata(file, DROPPED_KEY);
-    if (!row_sizes(item, embed, states, mask) || (row == 0 && !dropped) ||
+    if (!row_sizes(item, embed, states, mask) ||
+        (row == 0 && !take_dropped(item, safetensors_metadata(file, DROPPED_KEY))) ||
         !text_alloc(item, embed->bytes, states->bytes, mask->bytes))
         return false;
-    if (row == 0)
-        item->tokens_dropped = atoi(dropped);
     char *embed_row = (char *)item->text_embed + (size_t)row * embed->bytes;
     char *states_row = (char *)item->text_states + (size_t)row * states->bytes;
     memcpy(embed_row, embed->data, embed->bytes);
     memcpy(states_row, states->data, states->bytes);
     memcpy(item->text_mask + (size_t)row * mask->bytes, mask->data, mask->bytes);
     return all_finite((const float *)(void *)embed_row, embed->bytes) &&
-           all_finite((const float *)(void *)states_row, states->bytes);
+           all_finite((const float *)(void *)states_row, states->bytes) &&
+           all_flags(mask->data, mask->bytes);
 }
 
 static int get_row(const struct cache *cache, const char *model, struct item *item, int row,

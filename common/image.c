@@ -135,22 +135,22 @@ int image_encode_png(const struct image *image, const struct image_metadata *met
 
 /* --- decoding --- */
 
+static const char png_signature[] = "\x89PNG\r\n\x1a\n", jpeg_signature[] = "\xff\xd8\xff";
+
+static bool begins_with(const char *signature, const void *bytes, size_t size)
+{
+    size_t length = strlen(signature);
+    return size >= length && memcmp(bytes, signature, length) == 0;
+}
+
 /* Reads the header only; pixels come when they are asked for. */
 static int open_picture(const void *bytes, size_t size, VipsImage **out, struct err *err)
 {
-    static const char png[] = "\x89PNG\r\n\x1a\n", jpeg[] = "\xff\xd8\xff";
-    int failed;
-    if (size > IMAGE_FILE_MAX)
-        return err_set(err, ERR_TOO_LARGE, "the picture has %zu bytes, at most %u are allowed",
-                       size, IMAGE_FILE_MAX);
-    if (size >= sizeof png - 1 && memcmp(bytes, png, sizeof png - 1) == 0)
-        failed = vips_pngload_buffer((void *)(uintptr_t)bytes, size, out, "fail_on",
-                                     VIPS_FAIL_ON_ERROR, NULL);
-    else if (size >= sizeof jpeg - 1 && memcmp(bytes, jpeg, sizeof jpeg - 1) == 0)
-        failed = vips_jpegload_buffer((void *)(uintptr_t)bytes, size, out, "fail_on",
-                                      VIPS_FAIL_ON_ERROR, "autorotate", TRUE, NULL);
-    else
-        return err_set(err, ERR_INVALID_IMAGE, "the picture is neither PNG nor JPEG");
+    void *data = (void *)(uintptr_t)bytes;
+    int failed = begins_with(png_signature, bytes, size)
+                     ? vips_pngload_buffer(data, size, out, "fail_on", VIPS_FAIL_ON_ERROR, NULL)
+                     : vips_jpegload_buffer(data, size, out, "fail_on", VIPS_FAIL_ON_ERROR,
+                                            "autorotate", TRUE, NULL);
     return failed ? vips_failure(ERR_INVALID_IMAGE, "cannot decode the picture", err) : 0;
 }
 
@@ -173,7 +173,7 @@ static int to_rgb(VipsImage *in, VipsImage **out)
     return failed;
 }
 
-int image_decode(struct image *image, const void *bytes, size_t size, struct err *err)
+static int decode(struct image *image, const void *bytes, size_t size, struct err *err)
 {
     VipsImage *in = NULL, *rgb = NULL;
     int result = open_picture(bytes, size, &in, err);
@@ -192,4 +192,23 @@ int image_decode(struct image *image, const void *bytes, size_t size, struct err
         return vips_failure(ERR_INVALID_IMAGE, "cannot decode the picture", err);
     *image = (struct image){width, height, pixels}; /* GLib's memory is malloc's */
     return 0;
+}
+
+int image_decode(struct image *image, const void *bytes, size_t size, struct err *err)
+{
+    void *copy = NULL;
+    size_t copy_size;
+    if (size > IMAGE_FILE_MAX)
+        return err_set(err, ERR_TOO_LARGE, "the picture has %zu bytes, at most %u are allowed",
+                       size, IMAGE_FILE_MAX);
+    if (begins_with(jpeg_signature, bytes, size))
+        return decode(image, bytes, size, err);
+    if (!begins_with(png_signature, bytes, size))
+        return err_set(err, ERR_INVALID_IMAGE, "the picture is neither PNG nor JPEG");
+    /* libpng asks for as much memory as a chunk says to have, and unpacks every text */
+    int result = png_text_remove(bytes, size, &copy, &copy_size, err);
+    if (result == 0)
+        result = decode(image, copy, copy_size, err);
+    free(copy);
+    return result;
 }

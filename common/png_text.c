@@ -157,7 +157,7 @@ static void write_xml(FILE *out, const char *text)
             fputs("&quot;", out);
         else if (c == '\r')
             fputs("&#13;", out);
-        else if (memcmp(text, "\xef\xbf", strnlen(text, 2)) == 0 && (text[2] & 0x7e) == 0x3e)
+        else if (strncmp(text, "\xef\xbf", 2) == 0 && (text[2] & 0x7e) == 0x3e)
             text += 2; /* U+FFFE and U+FFFF */
         else
             fputc(c < 0x20 && c != '\n' && c != '\t' ? ' ' : c, out);
@@ -311,6 +311,32 @@ static bool is_text_chunk(const struct chunk *chunk)
 {
     return strcmp(chunk->type, "tEXt") == 0 || strcmp(chunk->type, "zTXt") == 0 ||
            strcmp(chunk->type, "iTXt") == 0;
+}
+
+int png_text_remove(const void *png, size_t size, void **out, size_t *out_size, struct err *err)
+{
+    const unsigned char *at = (const unsigned char *)png + SIGNATURE_SIZE;
+    const unsigned char *end = (const unsigned char *)png + size;
+    struct chunk chunk = {.type = ""};
+    if (size < SIGNATURE_SIZE || memcmp(png, SIGNATURE, SIGNATURE_SIZE) != 0)
+        return err_set(err, ERR_INVALID_IMAGE, "the picture is not a PNG");
+    unsigned char *copy = malloc(size);
+    if (!copy)
+        return err_set(err, ERR_OUT_OF_MEMORY, "no memory for a PNG of %zu bytes", size);
+    unsigned char *to = put_bytes(copy, png, SIGNATURE_SIZE);
+    while (strcmp(chunk.type, "IEND") != 0) {
+        const unsigned char *begin = at;
+        int result = next_chunk(&chunk, &at, end, err);
+        if (result != 0) {
+            free(copy);
+            return result;
+        }
+        if (!is_text_chunk(&chunk))
+            to = put_bytes(to, begin, (size_t)(at - begin));
+    }
+    *out = copy;
+    *out_size = (size_t)(to - copy);
+    return 0;
 }
 
 int image_png_text(const void *bytes, size_t size, const char *key, char **value, struct err *err)

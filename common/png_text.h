@@ -22,6 +22,13 @@
 int png_text_insert(const void *png, size_t size, const struct image_text *texts, size_t count,
                     void **out, size_t *out_size, struct err *err);
 
+/*
+ * Copies a PNG up to its end without its texts, each of which costs a decoder as much time and
+ * memory as it says to unpack to; every chunk that is left is whole. *out is owned (free()).
+ * Errors: ERR_INVALID_IMAGE, ERR_OUT_OF_MEMORY.
+ */
+int png_text_remove(const void *png, size_t size, void **out, size_t *out_size, struct err *err);
+
 #define PNG_KEYWORD_XMP "XML:com.adobe.xmp"
 
 /*

@@ -296,6 +296,24 @@ static void refusals(void **state)
     free(big);
 }
 
+/* A chunk that says to be longer than the file is not made room for; texts are not unpacked. */
+static void long_chunks(void **state)
+{
+    static const unsigned char pixels[3] = {1, 2, 3};
+    struct png_file png;
+    (void)state;
+    png_start(&png, 1, 1, 8, 2);
+    png_put_u32(&png, 0x7fffff00);
+    memcpy(png.bytes + png.size, "iCCPx", 6);
+    assert_refused(png.bytes, png.size + 40, ERR_INVALID_IMAGE, "ends within a chunk");
+    png_start(&png, 1, 1, 8, 2);
+    png_put_chunk(&png, "zTXt", "Comment\0\0no deflate stream", 27);
+    png_finish(&png, "\0\1\2\3", 4);
+    assert_pixels(png.bytes, png.size, 1, 1, pixels, 0);
+    png.bytes[png.size - 20] ^= 1; /* within IDAT */
+    assert_refused(png.bytes, png.size, ERR_INVALID_IMAGE, "'IDAT' is damaged");
+}
+
 /* A file that is cut anywhere is an error, never a picture with a grey rest. */
 static void cut_files(void **state)
 {
@@ -333,6 +351,7 @@ int main(void)
         cmocka_unit_test(other_kinds_of_png),
         cmocka_unit_test(jpegs),
         cmocka_unit_test(refusals),
+        cmocka_unit_test(long_chunks),
         cmocka_unit_test(cut_files),
     };
     return cmocka_run_group_tests(tests, set_up, NULL);

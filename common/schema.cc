@@ -43,9 +43,10 @@ struct Compiled {
     valijson::Schema schema;
 };
 
-constexpr unsigned parse_flags = rapidjson::kParseIterativeFlag |
-                                 rapidjson::kParseFullPrecisionFlag |
-                                 rapidjson::kParseValidateEncodingFlag;
+/* Not kParseFullPrecisionFlag: with it 0e45 is undefined behaviour in rapidjson, and no longer 0.
+ */
+constexpr unsigned parse_flags =
+    rapidjson::kParseIterativeFlag | rapidjson::kParseValidateEncodingFlag;
 
 /* All schemas, compiled once and kept for the life of the process. */
 const Compiled *find_schema(const char *name)

@@ -89,6 +89,20 @@ static void check_sentences(void **state)
     }
 }
 
+/* Zero has many spellings. */
+static void check_zero(void **state)
+{
+    static const char *const zeros[] = {"0", "0.0", "-0.0", "0e45", "0.000e-400", "0E+308"};
+    (void)state;
+    for (size_t i = 0; i < sizeof zeros / sizeof *zeros; i++) {
+        struct err err;
+        char *text = xasprintf(JOB(",\"guidance\":{\"decoder\":%s}"), zeros[i]);
+        if (check("job-text-to-image", text, &err) != 0)
+            fail_msg("%s: %s", zeros[i], err.text);
+        free(text);
+    }
+}
+
 static void check_not_json(void **state)
 {
     (void)state;
@@ -272,6 +286,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(check_sentences),
+        cmocka_unit_test(check_zero),
         cmocka_unit_test(check_not_json),
         cmocka_unit_test(check_prompt_counts_characters),
         cmocka_unit_test(check_sizes),

@@ -44,8 +44,7 @@ void clock_fake_init(struct clock *clock, int64_t now_ms)
 
 void clock_iso8601(int64_t wall_ms, char out[CLOCK_ISO_SIZE])
 {
-    static const int64_t year_10000_ms = 253402300800000;
-    BUG_ON(wall_ms < 0 || wall_ms >= year_10000_ms);
+    BUG_ON(wall_ms < 0 || wall_ms >= CLOCK_ISO_END_MS);
     time_t seconds = (time_t)(wall_ms / 1000);
     struct tm parts;
     BUG_ON(!gmtime_r(&seconds, &parts));

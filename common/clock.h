@@ -14,7 +14,7 @@ struct clock {
     int64_t now_ms;                          /* a fake clock's time; unused by the system's */
 };
 
-struct clock *clock_system(void);                         /* borrowed, static */
+struct clock *clock_system(void);                          /* borrowed, static */
 void clock_fake_init(struct clock *clock, int64_t now_ms); /* both readings answer clock->now_ms */
 
 static inline int64_t clock_wall_ms(struct clock *clock)
@@ -26,8 +26,9 @@ static inline int64_t clock_monotonic_ms(struct clock *clock)
     return clock->monotonic_ms(clock);
 }
 
-#define CLOCK_ISO_SIZE 25
-/* Writes "2026-01-31T12:34:56.789Z". */
+#define CLOCK_ISO_SIZE   25
+#define CLOCK_ISO_END_MS 253402300800000 /* the year 10000 */
+/* Writes "2026-01-31T12:34:56.789Z". From 0 to below CLOCK_ISO_END_MS; else a BUG. */
 void clock_iso8601(int64_t wall_ms, char out[CLOCK_ISO_SIZE]);
 
 #endif

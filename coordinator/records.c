@@ -494,8 +494,9 @@ int64_t iso8601_parse(const char *text)
 {
     struct tm tm = {0};
     const char *end = text ? strptime(text, "%Y-%m-%dT%H:%M:%S", &tm) : NULL;
-    int ms = 0;
-    if (!end || sscanf(end, ".%3dZ", &ms) != 1)
+    int ms = 0, used = 0;
+    if (!end || sscanf(end, ".%3dZ%n", &ms, &used) != 1 || used != 5 || end[used] || ms < 0)
         return -1;
-    return (int64_t)timegm(&tm) * 1000 + ms;
+    int64_t at_ms = (int64_t)timegm(&tm) * 1000 + ms;
+    return at_ms >= 0 && at_ms < CLOCK_ISO_END_MS ? at_ms : -1; /* a leap second may pass it */
 }

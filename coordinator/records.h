@@ -64,7 +64,7 @@ uint64_t body_digest(const void *bytes, size_t size);
 char *digest_text(uint64_t digest);                        /* owned */
 uint64_t record_digest(const struct kafka_record *record); /* of its header; 0 where it has none */
 
-/* Milliseconds since 1970 of clock_iso8601()'s text; -1 when it is none. */
+/* Milliseconds since 1970 of clock_iso8601()'s text; -1 when it is none, or before 1970. */
 int64_t iso8601_parse(const char *text);
 
 json_t *notices_json(const struct live_job *job); /* an array. Owned. */

@@ -293,6 +293,12 @@ static void test_times(void **state)
     assert_int_equal(iso8601_parse(text), NOW);
     assert_int_equal(iso8601_parse("1970-01-01T00:00:00.001Z"), 1);
     assert_int_equal(iso8601_parse("yesterday"), -1);
+    assert_int_equal(iso8601_parse("1969-12-31T23:59:59.999Z"), -1);
+    assert_int_equal(iso8601_parse("9999-12-31T23:59:59.999Z"), CLOCK_ISO_END_MS - 1);
+    assert_int_equal(iso8601_parse("9999-12-31T23:59:60.000Z"), -1);
+    assert_int_equal(iso8601_parse("2026-01-31T12:34:56.7Z"), -1);
+    assert_int_equal(iso8601_parse("2026-01-31T12:34:56.-12Z"), -1);
+    assert_int_equal(iso8601_parse("2026-01-31T12:34:56.789Z "), -1);
     assert_int_equal(iso8601_parse(NULL), -1);
 }
 

@@ -89,32 +89,14 @@ bool letter_matches(const struct letter *letter, const char *job, const char *co
 
 /* --- showing --- */
 
-/* At least `least` columns and, unless that is 0, at most `most`. */
-static void put_column(const char *text, int least, int most, FILE *out)
-{
-    size_t left = strlen(text);
-    int columns = 0;
-    for (; left > 0 && (most == 0 || columns < most); columns++) {
-        bool harmless;
-        size_t step = text_step(text, left, &harmless);
-        if (harmless)
-            fwrite(text, 1, step, out);
-        else
-            fputc(' ', out);
-        text += step;
-        left -= step;
-    }
-    fprintf(out, "%s%*s", left ? "…" : "", columns < least ? least - columns : 0, "");
-}
-
 static void put_row(const char *const columns[6], FILE *out)
 {
     static const int least[] = {10, 20, 16, 28, 11};
     for (int i = 0; i < 5; i++) {
-        put_column(columns[i], least[i], 0, out);
+        text_column(columns[i], least[i], 0, out);
         fputc(' ', out);
     }
-    put_column(columns[5], 0, REASON_COLUMNS, out);
+    text_column(columns[5], 0, REASON_COLUMNS, out);
     fputc('\n', out);
 }
 

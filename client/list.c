@@ -9,6 +9,7 @@
 #include "common/clock.h"
 
 #define PROMPT_COLUMNS 40
+#define STATE_COLUMNS  20
 
 struct values {
     bool json;
@@ -41,21 +42,12 @@ static int fetch(struct redis *redis, int64_t n, json_t **out, struct err *err)
     return rc;
 }
 
-/* At most PROMPT_COLUMNS characters, on one line. */
-static void print_prompt(const char *prompt)
+/* To the second. */
+static void print_time(const char *text)
 {
-    size_t left = strlen(prompt);
-    for (int i = 0; left > 0 && i < PROMPT_COLUMNS; i++) {
-        bool harmless;
-        size_t step = text_step(prompt, left, &harmless);
-        if (harmless)
-            fwrite(prompt, 1, step, stdout);
-        else
-            putchar(' ');
-        prompt += step;
-        left -= step;
-    }
-    puts(left ? "…" : "");
+    char at[20];
+    snprintf(at, sizeof at, "%s", text);
+    text_column(at, 20, 0, stdout);
 }
 
 /* Pictures before it in the queue. */
@@ -80,12 +72,16 @@ static void print_table(const json_t *list)
     printf("%-28s %-10s %-20s %5s %8s %6s  %s\n", "id", "state", "created", "done", "pictures",
            "ahead", "prompt");
     json_array_foreach (list, i, job) {
-        printf("%-28s %-10s %-20.19s %3.0f %% %3lld of %lld ", status_text(job, "id"),
-               status_text(job, "state"), status_text(job, "created_at"),
-               status_number(job, "progress") * 100, (long long)status_int(job, "images_done"),
+        printf("%-28s ", status_text(job, "id"));
+        text_column(status_text(job, "state"), 10, STATE_COLUMNS, stdout);
+        putchar(' ');
+        print_time(status_text(job, "created_at"));
+        printf(" %3.0f %% %3lld of %lld ", status_number(job, "progress") * 100,
+               (long long)status_int(job, "images_done"),
                (long long)status_int(job, "images_total"));
         print_ahead(job);
-        print_prompt(status_text(job, "prompt"));
+        text_column(status_text(job, "prompt"), 0, PROMPT_COLUMNS, stdout);
+        putchar('\n');
     }
 }
 

@@ -3,6 +3,7 @@
 #include "client/progress.h"
 
 #include <langinfo.h>
+#include <math.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,13 +11,21 @@
 #include <unistd.h>
 
 #include "client/status_hash.h"
+#include "client/text.h"
 
-#define BAR_MAX      40
-#define BAR_MIN      8
-#define TEXT_COLUMNS 42  /* of a stage's line beside its bar */
-#define PACE_MS      500 /* a shorter look tells nothing */
+#define BAR_MAX        40
+#define BAR_MIN        8
+#define TEXT_COLUMNS   42    /* of a stage's line beside its bar */
+#define DURATION_MAX_S 3.6e8 /* what is longer is shown as this, 100,000 hours */
+#define PACE_MS        500   /* a shorter look tells nothing */
 
 /* --- out of a status --- */
+
+/* Whatever stands in Redis, a bar has an end. */
+static double share(double fraction)
+{
+    return fraction > 0 ? fmin(fraction, 1) : 0;
+}
 
 static int stage_index(const json_t *route, const char *name)
 {
@@ -67,7 +76,7 @@ void progress_from_status(struct progress *progress, const json_t *status)
         .waits = ahead != NULL,
         .ahead = json_integer_value(ahead),
         .eta_s = eta ? (double)json_integer_value(eta) / 1000 : -1,
-        .fraction = status_number(status, "progress"),
+        .fraction = share(status_number(status, "progress")),
         .done = (int)status_int(status, "images_done"),
         .failed = (int)status_int(status, "images_failed"),
         .total = (int)status_int(status, "images_total"),
@@ -97,13 +106,13 @@ double pace_eta(struct pace *pace, int stage, int64_t now_ms, double fraction)
 
 void progress_duration(double seconds, char out[24])
 {
-    long whole = (long)(seconds + 0.5);
+    int whole = (int)fmin(seconds + 0.5, DURATION_MAX_S);
     if (whole < 60)
-        snprintf(out, 24, "%ld s", whole);
+        snprintf(out, 24, "%d s", whole);
     else if (whole < 3600)
-        snprintf(out, 24, "%ld min %ld s", whole / 60, whole % 60);
+        snprintf(out, 24, "%d min %d s", whole / 60, whole % 60);
     else
-        snprintf(out, 24, "%ld h %ld min", whole / 3600 % 100000, whole / 60 % 60);
+        snprintf(out, 24, "%d h %d min", whole / 3600, whole / 60 % 60);
 }
 
 /* --- text --- */
@@ -132,7 +141,7 @@ static double stage_fraction(const struct stage_progress *stage)
         return 1;
     if (stage->phase == PHASE_WAITING || stage->steps == 0)
         return 0;
-    return (double)stage->step / stage->steps;
+    return share((double)stage->step / stage->steps);
 }
 
 static void write_bar(FILE *out, double fraction, int width, bool utf8)
@@ -171,7 +180,8 @@ static void write_head(FILE *out, const struct progress *progress, double eta_s)
 
     if (*progress->id)
         fprintf(out, "%s ", progress->id);
-    fprintf(out, "%s  %.0f %%", progress->state, progress->fraction * 100);
+    text_print(progress->state, false, out);
+    fprintf(out, "  %.0f %%", progress->fraction * 100);
     if (progress->total > 1)
         fprintf(out, "  %d of %d pictures", progress->done, progress->total);
     if (progress->failed)
@@ -182,8 +192,10 @@ static void write_head(FILE *out, const struct progress *progress, double eta_s)
         progress_duration(eta_s, eta);
         fprintf(out, "  ETA %s", eta);
     }
-    if (*progress->words)
-        fprintf(out, "  %s", progress->words);
+    if (*progress->words) {
+        fputs("  ", out);
+        text_print(progress->words, false, out);
+    }
     fputc('\n', out);
 }
 
@@ -216,15 +228,17 @@ char *progress_line(const struct progress *progress)
     struct text text;
 
     text_open(&text);
-    fprintf(text.out, "%s", progress->state);
+    text_print(progress->state, false, text.out);
     if (stage >= 0)
         fprintf(text.out, ": %s", progress->stages[stage].name);
     if (progress->total > 1)
         fprintf(text.out, ", %d of %d pictures", progress->done, progress->total);
     if (progress->failed)
         fprintf(text.out, ", %d failed", progress->failed);
-    if (*progress->words)
-        fprintf(text.out, ": %s", progress->words);
+    if (*progress->words) {
+        fputs(": ", text.out);
+        text_print(progress->words, false, text.out);
+    }
     return text_close(&text);
 }
 

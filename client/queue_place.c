@@ -8,6 +8,9 @@
 #include "client/status_hash.h"
 #include "common/clock.h"
 
+#define COUNTER_MAX (INT64_C(1) << 53)
+#define ETA_MAX_MS  INT64_C(3155760000000) /* a hundred years */
+
 static int64_t at_least(int64_t least, int64_t number)
 {
     return number > least ? number : least;
@@ -29,6 +32,17 @@ static int64_t position_accepted(int64_t ticket, int64_t own, const struct queue
     return at_most(ahead, others) + at_least(0, numbers->of[QUEUE_IN_FLIGHT]);
 }
 
+/* Redis may hold anything: what no queue can be is cut, so that all sums below have room. */
+static int64_t within(int64_t least, int64_t most, int64_t number)
+{
+    return at_most(most, at_least(least, number));
+}
+
+static int64_t counter(const json_t *status, const char *field)
+{
+    return within(0, COUNTER_MAX, status_int(status, field));
+}
+
 /* -1: not known. */
 static int64_t position_of(const json_t *status, const struct queue_numbers *numbers)
 {
@@ -36,20 +50,23 @@ static int64_t position_of(const json_t *status, const struct queue_numbers *num
     if (!json_is_integer(ticket) || numbers->of[QUEUE_ROUND] < 0 || numbers->of[QUEUE_ENDED] < 0)
         return -1;
     if (status_state(status) == JOB_ACCEPTED)
-        return position_accepted(json_integer_value(ticket), status_int(status, "images_total"),
+        return position_accepted(counter(status, "queue_ticket"), counter(status, "images_total"),
                                  numbers);
-    return at_least(0, json_integer_value(ticket) - numbers->of[QUEUE_ENDED]);
+    return at_least(0, counter(status, "queue_ticket") - numbers->of[QUEUE_ENDED]);
 }
 
 /* The pictures ahead and its own at the present pace, but no less than its computing takes. */
 static int64_t eta_of(const json_t *status, const struct queue_numbers *numbers, int64_t position)
 {
     const json_t *work = json_object_get(status, "work_ms");
-    int64_t own = status_int(status, "images_total") - status_int(status, "images_done") -
-                  status_int(status, "images_failed");
-    int64_t interval = numbers->of[QUEUE_INTERVAL_MS];
-    int64_t by_pace = interval < 0 ? -1 : (at_least(0, position) + own) * interval;
-    return at_least(by_pace, json_is_integer(work) ? json_integer_value(work) : -1);
+    int64_t own = counter(status, "images_total") - counter(status, "images_done") -
+                  counter(status, "images_failed");
+    int64_t interval = numbers->of[QUEUE_INTERVAL_MS], by_pace = -1;
+    if (interval >= 0 &&
+        __builtin_mul_overflow(at_least(0, at_least(0, position) + own), interval, &by_pace))
+        by_pace = ETA_MAX_MS;
+    return at_most(ETA_MAX_MS,
+                   at_least(by_pace, json_is_integer(work) ? json_integer_value(work) : -1));
 }
 
 static bool is_listed(const char *list, const char *name)
@@ -102,7 +119,7 @@ static const char *text_at(const struct redis_reply *reply, size_t i)
 static int64_t number_of(const struct redis_reply *reply, size_t i)
 {
     const char *text = text_at(reply, i);
-    return *text ? strtoll(text, NULL, 10) : -1;
+    return *text ? within(-1, COUNTER_MAX, strtoll(text, NULL, 10)) : -1;
 }
 
 int queue_place_fetch(struct redis *redis, json_t *status, int64_t now_ms, struct err *err)

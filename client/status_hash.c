@@ -10,6 +10,7 @@
 #include "client/queue_place.h"
 #include "client/text.h"
 #include "common/clock.h"
+#include "common/memory.h"
 #include "common/utf8.h"
 
 enum field_kind { FIELD_TEXT, FIELD_INTEGER, FIELD_NUMBER, FIELD_JSON };
@@ -130,8 +131,10 @@ enum job_state status_state(const json_t *status)
 static void print_place(const json_t *status, FILE *out)
 {
     fprintf(out, "  progress   %.0f %%", status_number(status, "progress") * 100);
-    if (*status_text(status, "stage"))
-        fprintf(out, ", %s", status_text(status, "stage"));
+    if (*status_text(status, "stage")) {
+        fputs(", ", out);
+        text_print(status_text(status, "stage"), false, out);
+    }
     if (status_int(status, "steps") > 0)
         fprintf(out, " step %lld of %lld", (long long)status_int(status, "step"),
                 (long long)status_int(status, "steps"));
@@ -154,7 +157,7 @@ static void print_queue(const json_t *status, FILE *out)
 
 static void print_row(const char *title, const char *text, FILE *out)
 {
-    if (!*text)
+    if (!text || !*text)
         return;
     fprintf(out, "  %-10s ", title);
     text_print(text, false, out);
@@ -172,8 +175,7 @@ static void print_pictures(const json_t *status, FILE *out)
         fprintf(out, ", %lld failed", (long long)status_int(status, "images_failed"));
     fputc('\n', out);
     json_array_foreach (json_object_get(status, "results"), i, uri) {
-        if (json_is_string(uri))
-            fprintf(out, "             %s\n", json_string_value(uri));
+        print_row("", json_string_value(uri), out);
     }
 }
 
@@ -210,14 +212,24 @@ static void print_words(const json_t *status, FILE *out)
     print_row("finished", status_text(status, "finished_at"), out);
 }
 
+static void print_settings(const json_t *status, FILE *out)
+{
+    if (!json_is_integer(json_object_get(status, "seed")))
+        return;
+    char *text = xasprintf("%s, %lld px, seed %lld, %s", status_text(status, "model"),
+                           (long long)status_int(status, "size"),
+                           (long long)status_int(status, "seed"), status_text(status, "class"));
+    print_row("settings", text, out);
+    free(text);
+}
+
 void status_print(const json_t *status, FILE *out)
 {
-    fprintf(out, "%s %s\n", status_text(status, "id"), status_text(status, "state"));
+    fprintf(out, "%s ", status_text(status, "id"));
+    text_print(status_text(status, "state"), false, out);
+    fputc('\n', out);
     print_row("prompt", status_text(status, "prompt"), out);
-    if (json_is_integer(json_object_get(status, "seed")))
-        fprintf(out, "  settings   %s, %lld px, seed %lld, %s\n", status_text(status, "model"),
-                (long long)status_int(status, "size"), (long long)status_int(status, "seed"),
-                status_text(status, "class"));
+    print_settings(status, out);
     print_place(status, out);
     print_queue(status, out);
     print_row("waiting", status_text(status, "waiting"), out);

@@ -13,8 +13,8 @@
 
 /*
  * The hash of the job as an object: `id` first, then the documented fields that are there, numbers
- * as numbers and JSON as JSON; then its place in the queue (queue_place.h). *out is owned. Errors: ERR_NOT_FOUND when there is no such hash,
- * ERR_REDIS.
+ * as numbers and JSON as JSON; then its place in the queue (queue_place.h). *out is owned. Errors:
+ * ERR_NOT_FOUND when there is no such hash, ERR_REDIS.
  */
 int status_fetch(struct redis *redis, const char *id, json_t **out, struct err *err);
 /* The same from a reply of HGETALL. */

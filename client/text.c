@@ -30,6 +30,23 @@ void text_print(const char *text, bool lines, FILE *out)
     }
 }
 
+void text_column(const char *text, int least, int most, FILE *out)
+{
+    size_t left = strlen(text);
+    int columns = 0;
+    for (; left > 0 && (most == 0 || columns < most); columns++) {
+        bool harmless;
+        size_t step = text_step(text, left, &harmless);
+        if (harmless)
+            fwrite(text, 1, step, out);
+        else
+            fputc(' ', out);
+        text += step;
+        left -= step;
+    }
+    fprintf(out, "%s%*s", left ? "…" : "", columns < least ? least - columns : 0, "");
+}
+
 /* --- for a shell --- */
 
 static bool all_harmless(const char *text)

@@ -14,6 +14,8 @@
 size_t text_step(const char *text, size_t size, bool *harmless);
 /* Writes `text`, with a space in place of each character that is not harmless; `lines` keeps \n. */
 void text_print(const char *text, bool lines, FILE *out);
+/* The same in a table: at least `least` columns and, unless that is 0, at most `most`, then "…". */
+void text_column(const char *text, int least, int most, FILE *out);
 /* Writes `text` as one word of a POSIX shell: plain, 'quoted', or $'\033' (bash, zsh, POSIX 2024)
    where it has characters that are not harmless. */
 void text_quote(const char *text, FILE *out);

@@ -124,6 +124,12 @@ static void test_place_in_the_queue(void **state)
     assert_place("accepted", "30", "70", &nothing, -1, 70);
     unpaced.of[QUEUE_INTERVAL_MS] = -1;
     assert_place("queued", "50", "", &unpaced, 10, -1);
+    /* numbers that no queue can have */
+    const struct queue_numbers odd = {
+        {INT64_C(1) << 53, 0, INT64_C(1) << 53, 5, 0, INT64_C(1) << 53}, ""};
+    assert_place("accepted", "-9223372036854775808", "", &odd, 5, 3155760000000);
+    assert_place("queued", "9223372036854775807", "", &odd, INT64_C(1) << 53, 3155760000000);
+    assert_place("running", "", "9223372036854775807", &nothing, -1, 3155760000000);
     json_t *status = placed("queued", "50", "", &numbers);
     assert_string_equal(status_text(status, "eta_at"), "2026-01-31T12:34:57.989Z");
     json_decref(status);
@@ -202,6 +208,40 @@ static void test_ended(void **state)
     json_decref(status);
 }
 
+/* What anybody may write into Redis: bars end, and nothing steers the terminal. */
+static void test_odd_status(void **state)
+{
+    static const char *const fractions[] = {"1200", "-3", "1e308"};
+    const struct progress_style style = {.columns = 60};
+    (void)state;
+    for (size_t i = 0; i < sizeof fractions / sizeof *fractions; i++) {
+        struct progress progress;
+        char *shown = NULL;
+        size_t size;
+        FILE *out = open_memstream(&shown, &size);
+        json_t *status = status_of(
+            (const char *const[]){"state",    "running",         "stage",         "prior\033[2J",
+                                  "step",     "99999999999",     "steps",         "3",
+                                  "progress", fractions[i],      "error_message", "a\033[31mb",
+                                  "results",  "[\"\\u001b[m\"]", "seed",          "1",
+                                  "model",    "x\033",           "route",         ROUTE,
+                                  NULL});
+        progress_from_status(&progress, status);
+        assert_true(progress.fraction >= 0 && progress.fraction <= 1);
+        char *bars = progress_bars(&progress, 1e300, &style), *line = progress_line(&progress);
+        status_print(status, out);
+        fclose(out);
+        assert_true(strlen(bars) < 600);
+        assert_null(strchr(bars, '\033'));
+        assert_null(strchr(line, '\033'));
+        assert_null(strchr(shown, '\033'));
+        free(bars);
+        free(line);
+        free(shown);
+        json_decref(status);
+    }
+}
+
 static void test_pace(void **state)
 {
     struct pace pace = {0};
@@ -221,7 +261,11 @@ static void test_durations(void **state)
     static const struct {
         double seconds;
         const char *text;
-    } cases[] = {{0, "0 s"}, {59.4, "59 s"}, {59.6, "1 min 0 s"}, {3725, "1 h 2 min"}};
+    } cases[] = {{0, "0 s"},
+                 {59.4, "59 s"},
+                 {59.6, "1 min 0 s"},
+                 {3725, "1 h 2 min"},
+                 {1e300, "100000 h 0 min"}};
     char text[24];
     (void)state;
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -269,6 +313,7 @@ int main(void)
         cmocka_unit_test(test_retries_are_shown),
         cmocka_unit_test(test_bars),
         cmocka_unit_test(test_ended),
+        cmocka_unit_test(test_odd_status),
         cmocka_unit_test(test_pace),
         cmocka_unit_test(test_durations),
         cmocka_unit_test(test_lines),

@@ -1,0 +1,94 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A task record: the first byte names the stage that it came to, then follow the header `task`, a
+ * line, the header `ref`, a line (empty: none), and the tensors. Header and tensors are read apart,
+ * so that a bad one does not hide the other. What is read is the same when it is written.
+ */
+#include <unistd.h>
+
+#include "tests/fuzz/fuzz.h"
+#include "workers/task_codec.h"
+
+#define HOMES 8
+
+static char folder[] = "/tmp/unclip-fuzz-XXXXXX";
+static struct storage *store;
+
+static void store_close(void)
+{
+    storage_close(store);
+    rmdir(folder);
+}
+
+int LLVMFuzzerInitialize(int *argc, char ***argv)
+{
+    struct err err;
+    (void)argc, (void)argv;
+    BUG_ON(!mkdtemp(folder) || storage_open(&store, folder, &err) != 0);
+    atexit(store_close);
+    return 0;
+}
+
+static void check_header(const struct kafka_record *record, enum stage stage)
+{
+    struct task task, again;
+    struct err err = {0};
+    char *uri = NULL;
+    int rc = task_decode(&task, record, stage, HOMES, &err);
+    if (rc < 0) {
+        check_refusal(rc, &err);
+        return;
+    }
+    BUG_ON(task_hop(&task)->stage != stage || task.home < 0 || task.home >= HOMES);
+    BUG_ON(task.image < 0 || task.image >= task.images);
+    if ((rc = task_decode_ref(&task, record, store, &uri, &err)) < 0)
+        check_refusal(rc, &err);
+    else
+        free(uri);
+    char *text = task_to_json(&task);
+    BUG_ON(task_parse(&again, text, strlen(text), &err) != 0 || !task_compatible(&task, &again));
+    task_release(&again);
+    task_release(&task);
+    free(text);
+}
+
+static void check_tensors(struct input input, enum stage stage)
+{
+    unsigned groups = tensors_needed(stage);
+    struct item item, again;
+    struct err err = {0};
+    void *bytes;
+    size_t size;
+    item_init(&item, "", "", 0);
+    int rc = tensors_decode(&item, groups, input.data, input.size, &err);
+    if (rc < 0)
+        check_refusal(rc, &err);
+    if (rc == 0 && groups) {
+        void *second;
+        size_t second_size;
+        item_init(&again, "", "", 0);
+        BUG_ON(tensors_encode(&item, groups, &bytes, &size, &err) != 0);
+        BUG_ON(tensors_decode(&again, groups, bytes, size, &err) != 0);
+        BUG_ON(tensors_encode(&again, groups, &second, &second_size, &err) != 0);
+        BUG_ON(size != second_size || memcmp(bytes, second, size) != 0);
+        item_release(&again);
+        free(second);
+        free(bytes);
+    }
+    item_release(&item);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    struct input input = {data, size};
+    enum stage stage = (enum stage)(take_byte(&input) % STAGE_COUNT);
+    struct input task = take_line(&input), ref = take_line(&input);
+    const struct kafka_header headers[] = {{TASK_HEADER, task.data, task.size},
+                                           {TASK_REF_HEADER, ref.data, ref.size}};
+    struct kafka_record record = {.topic = topic_tasks(stage, CLASS_INTERACTIVE),
+                                  .headers = headers,
+                                  .header_count = ref.size ? 2 : 1};
+    check_header(&record, stage);
+    check_tensors(input, stage);
+    return 0;
+}

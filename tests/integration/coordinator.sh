@@ -37,7 +37,7 @@ await_state "$RUN-live" succeeded
 
 # killed with jobs on their way: each ends once
 for i in {1..10}; do job "$RUN-kill-$i" "a red heart"; done
-kill -9 "$(pid_of coordinator-0)"
+kill_now coordinator-0
 for i in {11..20}; do job "$RUN-kill-$i" "a red heart"; done
 cluster start coordinator-0
 for i in {1..20}; do await_state "$RUN-kill-$i" succeeded; done

@@ -59,7 +59,7 @@ ahead=$("$UNCLIP_BIN/unclip" status --json "$last" | jq .queue_position)
 ((ahead > jobs / 20)) || fail "the last job of all has $ahead pictures ahead"
 left=$(waiting) began=$SECONDS
 redis DEL unclip:queue >/dev/null
-kill -9 "$(pid_of coordinator-0)"
+kill_now coordinator-0
 cluster up
 all_back() { (($(waiting) >= left * 95 / 100)); }
 within 300 all_back || fail "after a takeover $(waiting) of $left jobs wait"

@@ -53,6 +53,14 @@ pid_of() { cat "$UNCLIP_HOME/run/$1.pid"; }
 
 dead() { ! kill -0 "$1" 2>/dev/null; }
 
+# kill_now NAME...: kills those processes; returns when they are gone, which on a busy machine takes a moment
+kill_now() {
+  local name pid pids=()
+  for name; do pids+=("$(pid_of "$name")"); done
+  kill -KILL "${pids[@]}"
+  for pid in "${pids[@]}"; do within 60 dead "$pid" || fail "process $pid outlives SIGKILL"; done
+}
+
 # expect WHAT ACTUAL WANTED
 expect() { [[ $2 == "$3" ]] || fail "$1 is '$2', not '$3'"; }
 

@@ -78,7 +78,7 @@ start_coordinator() { UNCLIP_FAULT=coordinator.$1:kill cluster start coordinator
 job "$RUN-wait" "a red heart"
 within 60 waits "$RUN-wait" || fail "$RUN-wait does not wait"
 at=$(field "$RUN-wait" retry_at)
-kill -9 "$(pid_of coordinator-0)"
+kill_now coordinator-0
 redis DEL "unclip:job:$RUN-wait" >/dev/null
 start_coordinator before_begin
 is_back() { [[ -n $(field "$RUN-wait" state) ]]; }

@@ -8,12 +8,15 @@
  *
  * What makes a status be written:
  *  - Its job changed: the ledger lists it as unshown until Redis has taken it.
- *  - unclip:view, a hash of partition → watermark, is not as we left it. The watermark w says: all
- *    jobs of the partition that ended up to w are in Redis. It is raised only when nothing is
- *    unshown. Each second it is read; where it is missing (FLUSHALL, an empty restart), lower than
- * we wrote it (an old snapshot was loaded), or not known yet (the partition was just assigned: the
- *    coordinator before us may have died between a commit and its view), the partition is written
- *    anew: its live jobs from the ledger, the ended ones since the watermark from unclip.results.
+ *  - unclip:view, a hash of partition → mark, is not as we left it. A mark is a watermark w and a
+ *    token of who wrote it. w says: all jobs of the partition that ended up to w are in Redis. It
+ * is raised only when nothing is unshown. Each second the mark is read; where it is missing
+ *    (FLUSHALL, an empty restart), another one (an old snapshot was loaded, or a coordinator that
+ *    has lost the partition found Redis empty before we did), or not known yet (the partition was
+ *    just assigned: the coordinator before us may have died between a commit and its view), the
+ *    partition is written anew: its live jobs from the ledger, the ended ones since the watermark
+ *    from unclip.results. Whoever begins that puts its own mark there, and only in place of the one
+ *    that it has read: so no loss is ever taken for one's own doing.
  *  - Redis was away so long that VIEW_ENDED_MAX ended jobs waited for it. They are let go, and the
  *    watermark, which lags behind them, brings them back in the same way.
  *
@@ -22,10 +25,13 @@
  */
 #include "coordinator/view.h"
 
+#include <ctype.h>
+#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 
 #include "common/log.h"
 #include "common/memory.h"
@@ -33,20 +39,23 @@
 #include "coordinator/records.h"
 #include "coordinator/status.h"
 
+#define MARK_SIZE  40 /* of "1769862896789 0123456789abcdef" */
 #define STRING_(x) #x
 #define STRING(x)  STRING_(x)
 
 struct watch {
     bool kept;
-    bool behind;       /* to be written anew, from `from` on */
-    bool known;        /* Redis answered about it since it was assigned */
-    int64_t from;      /* ended jobs since then may be missing */
-    int64_t watermark; /* what Redis has; -1: nothing */
-    int64_t ended;     /* the latest end that Redis shows */
+    bool behind;          /* to be written anew, from `from` on */
+    bool known;           /* Redis answered about it since it was assigned */
+    int64_t from;         /* ended jobs since then may be missing */
+    char mark[MARK_SIZE]; /* what Redis has; "": nothing that is a mark */
+    int64_t watermark;    /* of the mark; 0 for none */
+    int64_t ended;        /* the latest end that Redis shows */
 };
 
 struct view {
     struct view_options options;
+    uint64_t token; /* of this coordinator's marks: another one for each process */
     struct watch watches[LEDGER_PARTITIONS_MAX];
     int64_t next_check_ms; /* monotonic */
     bool away;             /* said once */
@@ -101,6 +110,8 @@ struct view *view_new(const struct view_options *options)
 {
     struct view *view = xcalloc(1, sizeof *view);
     view->options = *options;
+    while (getrandom(&view->token, sizeof view->token, 0) != sizeof view->token)
+        BUG_ON(errno != EINTR);
     return view;
 }
 
@@ -111,7 +122,7 @@ void view_free(struct view *view)
 
 void view_partition_add(struct view *view, int partition)
 {
-    view->watches[partition] = (struct watch){.kept = true, .behind = true, .watermark = -1};
+    view->watches[partition] = (struct watch){.kept = true, .behind = true};
     view->next_check_ms = 0;
 }
 
@@ -232,50 +243,71 @@ static void let_go(struct view *view)
     }
 }
 
-/* --- watermarks --- */
+/* --- marks --- */
 
-/* KEYS: unclip:view. ARGV: 1 partition, 2 the watermark that must be there, 3 the new one. */
-static const char raise_script[] =
-    "if redis.call('HGET', KEYS[1], ARGV[1]) ~= ARGV[2] then return 0 end\n"
+/*
+ * KEYS: unclip:view. ARGV: 1 partition, 2 the mark that must be there, or empty, 3 the new one.
+ * What is no mark counts as none.
+ */
+static const char mark_script[] =
+    "local old = redis.call('HGET', KEYS[1], ARGV[1])\n"
+    "local mark = '^%d+ ' .. string.rep('%x', 16) .. '$'\n"
+    "if not old or #old > 35 or not string.match(old, mark) then old = '' end\n"
+    "if old ~= ARGV[2] then return 0 end\n"
     "redis.call('HSET', KEYS[1], ARGV[1], ARGV[3])\n"
     "return 1\n";
 
-/* Not when Redis has lost it meanwhile: nobody would ever notice what else it has lost. */
-static int watermark_raise(struct view *view, int partition, struct err *err)
+static bool mark_valid(const char *text)
+{
+    size_t digits = strspn(text, "0123456789"), hex = 0;
+    if (digits < 1 || digits > 18 || text[digits] != ' ')
+        return false;
+    while (isxdigit((unsigned char)text[digits + 1 + hex]))
+        hex++;
+    return hex == 16 && !text[digits + 1 + hex];
+}
+
+/*
+ * Puts our mark with that watermark in the place of the one that we know. Not when that has
+ * changed: Redis may have lost it meanwhile, and nobody would ever notice what else it has lost.
+ * Returns 1, 0 when it has changed, or an error.
+ */
+static int mark_replace(struct view *view, int partition, int64_t watermark, struct err *err)
 {
     struct watch *watch = &view->watches[partition];
-    char key[REDIS_KEY_SIZE], field[16], old[24], new[24];
+    char key[REDIS_KEY_SIZE], field[16], mark[MARK_SIZE];
     struct redis_reply *reply = NULL;
 
     snprintf(field, sizeof field, "%d", partition);
-    snprintf(old, sizeof old, "%" PRId64, watch->watermark);
-    snprintf(new, sizeof new, "%" PRId64, watch->ended);
+    snprintf(mark, sizeof mark, "%" PRId64 " %016" PRIx64, watermark, view->token);
     const struct redis_arg args[] = {REDIS_STRING(redis_key(REDIS_KEY_VIEW, NULL, key)),
-                                     REDIS_STRING(field), REDIS_STRING(old), REDIS_STRING(new)};
-    int rc = redis_script(view->options.redis, raise_script, args, 4, 1, &reply, err);
+                                     REDIS_STRING(field), REDIS_STRING(watch->mark),
+                                     REDIS_STRING(mark)};
+    int rc = redis_script(view->options.redis, mark_script, args, 4, 1, &reply, err);
     if (rc < 0)
         return rc;
-    if (reply->integer)
-        watch->watermark = watch->ended;
-    else
-        view->next_check_ms = 0;
+    rc = reply->integer == 1;
     redis_reply_free(reply);
-    return 0;
+    if (rc) {
+        memcpy(watch->mark, mark, sizeof mark);
+        watch->watermark = watermark;
+    } else {
+        view->next_check_ms = 0;
+    }
+    return rc;
 }
 
-/* The mark by which the loss of Redis is noticed while its partition is being written anew. */
+static int watermark_raise(struct view *view, int partition, struct err *err)
+{
+    int rc = mark_replace(view, partition, view->watches[partition].ended, err);
+    return rc < 0 ? rc : 0;
+}
+
+/* The mark by which it is noticed that Redis was emptied, or that another coordinator wrote, while
+   the partition is being written anew. */
 static int watermark_begin(struct view *view, int partition, struct err *err)
 {
-    struct watch *watch = &view->watches[partition];
-    char key[REDIS_KEY_SIZE];
-
-    if (watch->watermark >= 0)
-        return 0;
-    int rc = redis_commandf(view->options.redis, NULL, err, "HSETNX %s %lld 0",
-                            redis_key(REDIS_KEY_VIEW, NULL, key), (long long)partition);
-    if (rc == 0)
-        watch->watermark = 0;
-    return rc;
+    return mark_replace(view, partition, view->watches[partition].watermark, err);
 }
 
 /* Only when all that has ended is shown. */
@@ -290,16 +322,18 @@ static int watermarks_raise(struct view *view, struct err *err)
     return rc;
 }
 
-static void watermark_take(struct watch *watch, int64_t found)
+/* `found`: what Redis has; "" for nothing. */
+static void mark_take(struct watch *watch, const char *found)
 {
-    if (watch->known && !watch->behind && found >= watch->watermark) {
-        watch->watermark = found;
+    if (!mark_valid(found))
+        found = "";
+    if (watch->known && !watch->behind && *found && strcmp(found, watch->mark) == 0)
         return;
-    }
-    watch->from = found > VIEW_SLACK_MS ? found - VIEW_SLACK_MS : 0;
+    snprintf(watch->mark, sizeof watch->mark, "%s", found);
+    watch->watermark = strtoll(found, NULL, 10);
+    watch->from = watch->watermark > VIEW_SLACK_MS ? watch->watermark - VIEW_SLACK_MS : 0;
     watch->behind = true;
     watch->known = true;
-    watch->watermark = found;
 }
 
 static int check(struct view *view, struct err *err)
@@ -316,7 +350,7 @@ static int check(struct view *view, struct err *err)
             continue;
         snprintf(field, sizeof field, "%d", i);
         const char *found = redis_reply_field(reply, field);
-        watermark_take(&view->watches[i], found ? strtoll(found, NULL, 10) : -1);
+        mark_take(&view->watches[i], found ? found : "");
     }
     redis_reply_free(reply);
     return 0;
@@ -375,8 +409,10 @@ static int rewrite(struct view *view, int partition, struct err *err)
     struct live_job *job = ledger_first(view->options.ledger, partition);
     int rc = watermark_begin(view, partition, err);
 
-    if (rc < 0)
+    if (rc <= 0) {
+        watch->known = rc < 0 && watch->known; /* to be looked at again first */
         return rc;
+    }
     for (; job; job = job->next)
         ledger_mark_unshown(view->options.ledger, job);
     rc = view->options.replay(view->options.context, partition, rewrite_result, &rewriting, err);

@@ -70,7 +70,7 @@
     X(REDIS_KEY_JOB, "unclip:job:%s", "hash", "a job's status, by its id")                         \
     X(REDIS_KEY_JOBS, "unclip:jobs", "zset", "ids of recent jobs, scored by created_at in ms")     \
     X(REDIS_KEY_VIEW, "unclip:view", "hash",                                                       \
-      "partition: up to when (ms) the statuses of ended jobs are all in Redis")                    \
+      "partition: up to when (ms) the statuses of ended jobs are all in Redis, and who says so")   \
     X(REDIS_KEY_QUEUE, "unclip:queue", "hash",                                                     \
       "PARTITION:CLASS:FIELD, the fields of QUEUE_FIELD_TABLE: how the lines stand, each second")  \
     X(REDIS_KEY_EMBED_TEXT, "unclip:embed:text:%s", "string",                                      \

@@ -50,6 +50,13 @@ static int replay(void *context, int partition, view_each_fn *each, void *each_c
     return rc;
 }
 
+static int replay_nothing(void *context, int partition, view_each_fn *each, void *each_context,
+                          struct err *err)
+{
+    (void)context, (void)partition, (void)each, (void)each_context, (void)err;
+    return 0;
+}
+
 /* A coordinator starts on what Kafka and Redis hold. */
 static void coordinator_start(struct world *w)
 {
@@ -152,6 +159,25 @@ static void run_command(struct world *w, const char *command)
         words[count++] = REDIS_STRING(word);
     assert_int_equal(redis_command(w->redis, words, count, NULL, &err), 0);
     free(copy);
+}
+
+/* A coordinator that has lost the partition, and not heard of it, knows of no job and serves Redis. */
+static void zombie_serves(struct world *w)
+{
+    struct ledger *ledger = ledger_new();
+    struct rates rates = {0};
+    ledger_partition_add(ledger, HOME);
+    struct view *zombie = view_new(&(struct view_options){.redis = w->redis,
+                                                          .ledger = ledger,
+                                                          .rates = &rates,
+                                                          .clock = &w->clock,
+                                                          .ttl_ms = TTL_MS,
+                                                          .replay = replay_nothing});
+    view_partition_add(zombie, HOME);
+    for (int i = 0; i < 5; i++)
+        view_serve(zombie);
+    view_free(zombie);
+    ledger_free(ledger);
 }
 
 static void end_one(struct world *w, const char *id)
@@ -347,6 +373,50 @@ static void test_flushall_is_not_papered_over(void **state)
     assert_field(w, "after", "state", "failed");
 }
 
+/* Nor may another coordinator, which finds Redis empty first and has nothing to write. */
+static void test_a_zombie_does_not_hide_a_loss(void **state)
+{
+    struct world *w = *state;
+    send_job(&w->f, "live", HEARTS);
+    commit(w);
+    pass(w, 1);
+    run_command(w, "FLUSHALL");
+    zombie_serves(w);
+    pass(w, VIEW_CHECK_MS);
+    assert_field(w, "live", "state", "queued");
+    end_one(w, "ended");
+    pass(w, VIEW_CHECK_MS);
+    run_command(w, "FLUSHALL");
+    zombie_serves(w);
+    pass(w, VIEW_CHECK_MS);
+    assert_field(w, "live", "state", "queued");
+    assert_field(w, "ended", "state", "failed");
+    size_t replays = w->replays;
+    pass(w, VIEW_CHECK_MS);
+    assert_int_equal(w->replays, replays);
+}
+
+/* Marks of before there were tokens, and what is none at all, are written over. */
+static void test_odd_marks(void **state)
+{
+    static const char *const marks[] = {"1769862896789", "x", "-5 0123456789abcdef",
+                                        "99999999999999999999 0123456789abcdef"};
+    struct world *w = *state;
+    send_job(&w->f, "live", HEARTS);
+    commit(w);
+    pass(w, 1);
+    for (size_t i = 0; i < sizeof marks / sizeof *marks; i++) {
+        struct err err;
+        run_command(w, "DEL unclip:job:live");
+        assert_int_equal(redis_commandf(w->redis, NULL, &err, "HSET unclip:view 3 %s", marks[i]), 0);
+        pass(w, VIEW_CHECK_MS);
+        assert_field(w, "live", "state", "queued");
+        size_t replays = w->replays;
+        pass(w, VIEW_CHECK_MS);
+        assert_int_equal(w->replays, replays);
+    }
+}
+
 static void test_redis_away(void **state)
 {
     struct world *w = *state;
@@ -411,6 +481,8 @@ int main(void)
         TEST(test_a_new_life_replaces_the_old),
         TEST(test_flushall),
         TEST(test_flushall_is_not_papered_over),
+        TEST(test_a_zombie_does_not_hide_a_loss),
+        TEST(test_odd_marks),
         TEST(test_redis_away),
         TEST(test_the_next_coordinator_shows_it),
         TEST(test_too_many_to_keep),

@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The judge: reads Kafka's committed logs, and says what is lost, what is doubled, and what is not as it must be.
+
+It knows nothing of Redis, of the programs or of what they said: only the plan, the four logs, and the files that the
+announcements name. A finding is of one of three kinds:
+
+    lost       a job without its final record, a picture without its announcement or file, poison without its letter
+    doubled    any of these twice
+    different  all else: other pixels, another end, a letter or a job that nobody sent
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from pictures import Key, keys_of, pixels
+from plan import Job, Plan
+from topics import Record
+
+RANKS = {"accepted": 0, "queued": 1, "running": 2}
+
+
+@dataclass(frozen=True)
+class Finding:
+    kind: str  # lost, doubled, different
+    subject: str  # a job, or a record's key
+    text: str
+
+
+Findings = Iterator[Finding]
+Logs = dict[str, list[Record]]
+
+
+def read_file(uri: str) -> bytes:
+    return Path(uri.removeprefix("file://")).read_bytes()
+
+
+def exactly_one(subject: str, what: str, count: int) -> Findings:
+    if count == 0:
+        yield Finding("lost", subject, f"no {what}")
+    if count > 1:
+        yield Finding("doubled", subject, f"{count} times {what}")
+
+
+class Judge:
+    """`wanted`: the undisturbed pixels. `read`: the bytes of a file by its URI, or OSError."""
+
+    def __init__(
+        self, plan: Plan, wanted: dict[Key, str], death_limit: int, read: Callable[[str], bytes] = read_file
+    ) -> None:
+        self.plan, self.wanted, self.death_limit, self.read = plan, wanted, death_limit, read
+
+    def judge(self, logs: Logs) -> list[Finding]:
+        by_job = {topic: defaultdict(list) for topic in logs}
+        for topic in ("unclip.results", "unclip.state"):
+            for record in logs[topic]:
+                by_job[topic][record.key].append(record)
+        for record in logs["unclip.events"]:
+            by_job["unclip.events"][record.value["job"]].append(record)
+        findings = [*self.foreign(by_job), *self.letters(logs["unclip.dead-letter"])]
+        for job in self.plan.jobs.values():
+            results = by_job["unclip.results"][job.id]
+            events = [record.value for record in by_job["unclip.events"][job.id]]
+            findings += exactly_one(job.id, "final record", len(results))
+            findings += self.lives(job, by_job["unclip.state"][job.id])
+            if job.request:
+                findings += self.announcements(job, events, [record.value for record in results])
+            for record in results[:1]:
+                findings += self.ends(job, record.value)
+        return findings
+
+    def foreign(self, by_job: dict[str, dict[str, list[Record]]]) -> Findings:
+        """Records of jobs that nobody submitted. A worker does report the tasks that name one and that it cannot read."""
+        for topic, records in by_job.items():
+            for name in records.keys() - self.plan.jobs.keys():
+                if topic != "unclip.events" or name not in self.plan.strangers:
+                    yield Finding("different", str(name), f"in {topic}, but nobody submitted it")
+
+    def letters(self, records: list[Record]) -> Findings:
+        found = Counter((record.value["key"], record.value["error_code"]) for record in records)
+        for letter in self.plan.letters:
+            mine = [row for row in found if row[0] == letter.key and row[1] in letter.codes]
+            yield from exactly_one(letter.key, "dead letter", sum(found.pop(row) for row in mine))
+        for (key, code), count in found.items():
+            yield Finding("different", str(key), f"{count} dead letters that nothing poisonous was sent for: {code}")
+
+    def lives(self, job: Job, records: list[Record]) -> Findings:
+        """A job's state only rises, and one tombstone ends it, which comes with its final record."""
+        tombs = [record for record in records if record.value is None]
+        yield from exactly_one(job.id, "end of its state", len(tombs))
+        if tombs and records[-1].value is not None:
+            yield Finding("different", job.id, "its state goes on after its end")
+        ranks = [RANKS[record.value["state"]] for record in records if record.value]
+        if ranks != sorted(ranks):
+            yield Finding("different", job.id, f"its state falls back: {ranks}")
+
+    def ends(self, job: Job, result: dict) -> Findings:
+        state, code = result["state"], result["error_code"]
+        if code not in job.ends.get(state, ()):
+            yield Finding("different", job.id, f"it ends as {state} '{code}': {result['error_message']}")
+        if code == "worker_died" and result["error_message"] != f"worker died {self.death_limit} times":
+            yield Finding("different", job.id, f"it ends as '{result['error_message']}'")
+        if job.request and len(result["images"]) != job.request.n:
+            yield Finding("different", job.id, f"it ends with {len(result['images'])} pictures, not {job.request.n}")
+
+    def announcements(self, job: Job, events: list[dict], results: list[dict]) -> Findings:
+        """Each picture: how often it is announced, and whether the announcement, the result and the file agree."""
+        passed = Counter((e["image"], e["stage"], e.get("attempt", 0)) for e in events if e["type"] == "stage-finished")
+        for row, count in passed.items():
+            if count > 1:
+                yield Finding("doubled", job.id, f"{count} reports of {row}")
+        told = defaultdict(list)
+        for event in events:
+            if event["type"] == "picture-finished":
+                told[event["image"]].append(event)
+        for image in told.keys() - set(range(job.request.n)):
+            yield Finding("different", job.id, f"it has a picture {image}")
+        images = results[0]["images"] if results else []
+        stages = [hop["stage"] for hop in results[0]["route"][:-1]] if results else []
+        for i, key in enumerate(keys_of(job.request)):
+            image = images[i] if i < len(images) else {"state": "unknown"}
+            yield from self.picture(job, i, told[i], image)
+            for stage in stages if image["state"] == "stored" else ():
+                if not any(row[:2] == (i, stage) for row in passed):
+                    yield Finding("lost", job.id, f"no report of picture {i} from {stage}")
+            for event in told[i]:
+                yield from self.file(job, i, event, key)
+
+    def picture(self, job: Job, i: int, told: list[dict], image: dict) -> Findings:
+        stored = image["state"] == "stored" or set(job.ends) == {"succeeded"}
+        if stored or len(told) > 1:
+            yield from exactly_one(job.id, f"announcement of picture {i}", len(told))
+        if image["state"] != "stored":
+            if "succeeded" in job.ends and len(job.ends) == 1:
+                yield Finding("different", job.id, f"picture {i} is {image['state']} in its result")
+            return
+        if image["index"] != i or image["seed"] != job.request.seed + i:
+            yield Finding("different", job.id, f"picture {i} is number {image['index']} of seed {image['seed']}")
+        if told and any(image[field] != told[0][field] for field in ("uri", "sha256", "width", "height")):
+            yield Finding("different", job.id, f"picture {i} is not the same in its result and its announcement")
+
+    def file(self, job: Job, i: int, event: dict, key: Key) -> Findings:
+        try:
+            data = self.read(event["uri"])
+            digest = pixels(data)
+        except OSError as error:
+            yield Finding("lost", job.id, f"picture {i} has no file: {error}")
+            return
+        except ValueError as error:
+            yield Finding("different", job.id, f"picture {i} cannot be read: {error}")
+            return
+        if hashlib.sha256(data).hexdigest() != event["sha256"]:
+            yield Finding("different", job.id, f"picture {i}'s file is not the one that was announced")
+        if digest != self.wanted.get(key):
+            yield Finding("different", job.id, f"picture {i} has other pixels than the undisturbed one")
+
+
+def verdict(findings: Iterable[Finding], jobs: int, kills: int) -> str:
+    count = Counter(finding.kind for finding in findings)
+    return f"lost {count['lost']} doubled {count['doubled']} different {count['different']} jobs {jobs} kills {kills}"

@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Kafka's topics through kcat: whole committed logs, and single records."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from plan import Send
+
+LOGS = ("unclip.results", "unclip.state", "unclip.events", "unclip.dead-letter")
+SEND_S = 300  # a broker that is killed is back long before
+
+
+@dataclass(frozen=True)
+class Record:
+    """`value`: parsed; None is a tombstone."""
+
+    partition: int
+    offset: int
+    key: str | None
+    value: dict | None
+
+
+def parse(line: str, hostile: Collection[str] = ()) -> Record | None:
+    """One line of kcat -J; None where its key is one of those that we sent there ourselves, not to be read."""
+    row = json.loads(line)
+    value, key = row["payload"], row["key"]
+    if key in hostile:
+        return None
+    return Record(row["partition"], row["offset"], key, None if value is None else json.loads(value))
+
+
+class Kafka:
+    """`sends`: of the whole run."""
+
+    def __init__(self, address: str, home: Path, sends: Iterable[Send]) -> None:
+        self.address = address
+        self.home = home
+        self.hostile = {topic: {send.key for send in sends if send.topic == topic} for topic in LOGS}
+        self.folder = home / "records"  # where what was read is kept, to be looked at
+        self.folder.mkdir(exist_ok=True)
+
+    def read(self, topic: str) -> list[Record]:
+        """The topic's committed records, partition after partition in their order."""
+        command = ["kcat", "-C", "-e", "-q", "-J", "-b", self.address, "-t", topic, "-o", "beginning"]
+        command += ["-X", "isolation.level=read_committed"]
+        done = subprocess.run(command, check=True, capture_output=True, text=True, errors="replace", timeout=SEND_S)
+        (self.folder / f"{topic}.jsonl").write_text(done.stdout)
+        records = [parse(line, self.hostile[topic]) for line in done.stdout.split("\n") if line]
+        return sorted(filter(None, records), key=lambda record: (record.partition, record.offset))
+
+    def logs(self) -> dict[str, list[Record]]:
+        return {topic: self.read(topic) for topic in LOGS}
+
+    def cleaned(self) -> list[str]:
+        """Partitions that may have lost records to compaction: Kafka never cleans the last file of one."""
+        folders = [folder for topic in LOGS for folder in (self.home / "kafka").glob(f"{topic}-*")]
+        assert folders, "Kafka has no folder of the results"
+        return sorted(folder.name for folder in folders if len(list(folder.glob("*.log"))) != 1)
+
+    def send(self, send: Send) -> None:
+        """Returns when Kafka has it. What may be sent twice is tried twice; the rest Kafka itself keeps single."""
+        command = ["kcat", "-P", "-b", self.address, "-t", send.topic, "-k", send.key, "-p", str(send.partition)]
+        command += ["-X", "message.max.bytes=1048000", "-X", "enable.idempotence=true"]
+        command += [b"-H", send.header] if send.header else []
+        file = self.folder / "sent"
+        file.write_bytes(send.value)
+        deadline = time.monotonic() + SEND_S
+        while True:
+            done = subprocess.run([*command, file], capture_output=True, text=True, errors="replace", timeout=SEND_S)
+            if done.returncode == 0:
+                return
+            if send.once or time.monotonic() > deadline:
+                raise RuntimeError(f"cannot send {send.key} to {send.topic}: {done.stderr.strip()}")

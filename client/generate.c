@@ -114,7 +114,7 @@ static int run_stage(struct generation *self, struct stage_model *model, struct 
 {
     struct item *items[JOB_IMAGES_MAX];
     const struct hop *hop = &self->job.route[self->hop];
-    const struct stage_settings settings = {hop->steps, hop->guidance};
+    const struct stage_settings settings = stage_settings_of(hop);
     const struct stage_watch watch = {on_step, self};
     size_t count = 0;
 
@@ -353,6 +353,7 @@ static const struct option output_options[] = {
 static const struct option_group groups[] = {
     {"The pictures", request_options},
     {"How they are made", sampling_options},
+    {"Faster, but not the same pictures (docs/jobs.md)", faster_options},
     {"Output", output_options},
     {0},
 };

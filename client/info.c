@@ -47,6 +47,9 @@ static void put_options(FILE *out, const json_t *request)
     put_value(out, "model", json_object_get(request, "model"));
     put_settings(out, "steps", json_object_get(request, "steps"));
     put_settings(out, "guidance", json_object_get(request, "guidance"));
+    put_settings(out, "sampler", json_object_get(request, "sampler"));
+    put_settings(out, "eta", json_object_get(request, "eta"));
+    put_settings(out, "reuse", json_object_get(request, "reuse"));
     fputs(" -o out", out);
 }
 

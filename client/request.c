@@ -30,6 +30,22 @@ const struct option request_options[] = {
             "guidance scale of " name "; 1 or less: none"                                          \
     }
 
+#define SAMPLER(name, stage)                                                                       \
+    {                                                                                              \
+        "sampler-" name, 0, OPTION_TEXT, "NAME", 0, 0, "ddpm", AT(sampler[stage]),                 \
+            "of " name ": ddpm, ddim or dpm-solver++"                                              \
+    }
+#define ETA(name, stage)                                                                           \
+    {                                                                                              \
+        "eta-" name, 0, OPTION_NUMBER, "X", 0, 1, "0", AT(eta[stage]),                             \
+            "noise in the steps of ddim in " name                                                  \
+    }
+#define REUSE(name, stage)                                                                         \
+    {                                                                                              \
+        "reuse-" name, 0, OPTION_INTEGER, "K", 1, 100, "1", AT(reuse[stage]),                      \
+            "compute the deep part of " name " in every K-th step"                                 \
+    }
+
 const struct option sampling_options[] = {
     STEPS("prior", STAGE_PRIOR),
     STEPS("decoder", STAGE_DECODER),
@@ -40,11 +56,26 @@ const struct option sampling_options[] = {
     {0},
 };
 
+const struct option faster_options[] = {
+    SAMPLER("prior", STAGE_PRIOR),
+    SAMPLER("decoder", STAGE_DECODER),
+    SAMPLER("upsampler-1", STAGE_UPSAMPLER_1),
+    SAMPLER("upsampler-2", STAGE_UPSAMPLER_2),
+    ETA("prior", STAGE_PRIOR),
+    ETA("decoder", STAGE_DECODER),
+    ETA("upsampler-1", STAGE_UPSAMPLER_1),
+    ETA("upsampler-2", STAGE_UPSAMPLER_2),
+    REUSE("decoder", STAGE_DECODER),
+    REUSE("upsampler-1", STAGE_UPSAMPLER_1),
+    REUSE("upsampler-2", STAGE_UPSAMPLER_2),
+    {0},
+};
+
 void request_init(struct request *request)
 {
     *request = (struct request){.n = 1, .seed = -1};
     for (int i = 0; i < STAGE_COUNT; i++)
-        request->guidance[i] = -1;
+        request->guidance[i] = request->eta[i] = -1;
 }
 
 static void set_text(json_t *record, const char *key, const char *text)
@@ -53,21 +84,35 @@ static void set_text(json_t *record, const char *key, const char *text)
         json_object_set_new(record, key, json_string(text));
 }
 
+/* Takes the object; one that is empty says nothing. */
+static void set_object(json_t *record, const char *key, json_t *object)
+{
+    if (json_object_size(object))
+        json_object_set(record, key, object);
+    json_decref(object);
+}
+
 static void set_settings(json_t *record, const struct request *request)
 {
-    json_t *steps = json_object(), *guidance = json_object();
+    json_t *steps = json_object(), *guidance = json_object(), *sampler = json_object();
+    json_t *eta = json_object(), *reuse = json_object();
     for (enum stage stage = 0; stage < STAGE_COUNT; stage++) {
+        const char *name = stage_name(stage);
         if (request->steps[stage] > 0)
-            json_object_set_new(steps, stage_name(stage), json_integer(request->steps[stage]));
+            json_object_set_new(steps, name, json_integer(request->steps[stage]));
         if (request->guidance[stage] >= 0)
-            json_object_set_new(guidance, stage_name(stage), json_real(request->guidance[stage]));
+            json_object_set_new(guidance, name, json_real(request->guidance[stage]));
+        set_text(sampler, name, request->sampler[stage]);
+        if (request->eta[stage] >= 0)
+            json_object_set_new(eta, name, json_real(request->eta[stage]));
+        if (request->reuse[stage] > 0)
+            json_object_set_new(reuse, name, json_integer(request->reuse[stage]));
     }
-    if (json_object_size(steps))
-        json_object_set(record, "steps", steps);
-    if (json_object_size(guidance))
-        json_object_set(record, "guidance", guidance);
-    json_decref(steps);
-    json_decref(guidance);
+    set_object(record, "steps", steps);
+    set_object(record, "guidance", guidance);
+    set_object(record, "sampler", sampler);
+    set_object(record, "eta", eta);
+    set_object(record, "reuse", reuse);
 }
 
 json_t *request_json(const struct request *request, const char *prompt, const char *model)

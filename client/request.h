@@ -16,12 +16,16 @@ struct request {
     int64_t n, size, seed;
     int64_t steps[STAGE_COUNT];
     double guidance[STAGE_COUNT];         /* -1: not given */
+    const char *sampler[STAGE_COUNT];     /* NULL: not given */
+    double eta[STAGE_COUNT];              /* -1: not given */
+    int64_t reuse[STAGE_COUNT];           /* 0: not given */
     const char *id, *task_class, *client; /* submit's only, as is the next */
     int64_t deadline_s;                   /* 0: none */
 };
 
 extern const struct option request_options[];  /* of the picture */
 extern const struct option sampling_options[]; /* steps and guidance */
+extern const struct option faster_options[];   /* samplers and reuse */
 
 void request_init(struct request *request);
 

@@ -205,6 +205,7 @@ static const struct option output_options[] = {
 static const struct option_group groups[] = {
     {"The pictures", request_options},
     {"How they are made", sampling_options},
+    {"Faster, but not the same pictures (docs/jobs.md)", faster_options},
     {"The job", job_options},
     {"Output", output_options},
     {0},

@@ -74,6 +74,19 @@ static int check_id(const struct job *job, const json_t *record, struct err *err
     return 0;
 }
 
+static int check_samplers(const struct job *job, struct err *err)
+{
+    for (int stage = 0; stage < STAGE_COUNT; stage++) {
+        const struct hop *hop = &job->route[stage];
+        const char *name = stage_name((enum stage)stage);
+        if (hop->eta > 0 && hop->sampler != SAMPLER_DDIM)
+            return err_set(err, ERR_INVALID_JOB,
+                           "'/eta/%s' is %.15g, but its sampler is '%s': only 'ddim' takes one",
+                           name, hop->eta, sampler_name(hop->sampler));
+    }
+    return 0;
+}
+
 static int check_bounds(const struct job *job, struct err *err)
 {
     if (job->seed > JOB_SEED_MAX - job->n)
@@ -101,6 +114,13 @@ static int take_int(const json_t *record, const char *key, int absent)
     return value ? (int)json_integer_value(value) : absent;
 }
 
+static void take_sampling(struct hop *hop, const json_t *sampler)
+{
+    BUG_ON(sampler && !sampler_parse(json_string_value(sampler), &hop->sampler));
+    if (hop->reuse == 1)
+        hop->reuse = 0;
+}
+
 /* Copies the members; the schema has checked types and bounds. */
 static void take_fields(struct job *job, const json_t *record)
 {
@@ -117,12 +137,18 @@ static void take_fields(struct job *job, const json_t *record)
     job->seed = seed ? json_integer_value(seed) : -1;
     const json_t *steps = json_object_get(record, "steps");
     const json_t *guidance = json_object_get(record, "guidance");
+    const json_t *sampler = json_object_get(record, "sampler");
+    const json_t *eta = json_object_get(record, "eta");
+    const json_t *reuse = json_object_get(record, "reuse");
     for (int stage = 0; stage < STAGE_COUNT; stage++) {
         const char *name = stage_name((enum stage)stage);
         const json_t *scale = json_object_get(guidance, name);
         job->route[stage] = (struct hop){.stage = (enum stage)stage,
                                          .steps = take_int(steps, name, 0),
-                                         .guidance = scale ? json_number_value(scale) : -1};
+                                         .guidance = scale ? json_number_value(scale) : -1,
+                                         .eta = json_number_value(json_object_get(eta, name)),
+                                         .reuse = take_int(reuse, name, 0)};
+        take_sampling(&job->route[stage], json_object_get(sampler, name));
     }
     job->deadline_s = json_integer_value(json_object_get(record, "deadline_s"));
     job->metadata = json_incref(json_object_get(record, "metadata"));
@@ -141,6 +167,8 @@ static int take_record(struct job *job, const json_t *record, const char *value,
         return result;
     take_fields(job, record);
     result = check_bounds(job, err);
+    if (result == 0)
+        result = check_samplers(job, err);
     if (result != 0)
         job_release(job);
     return result;
@@ -189,6 +217,8 @@ static void complete_hop(struct hop *hop, const struct model_card *card)
 {
     if (hop->steps == 0 || card->steps[hop->stage] == 0)
         hop->steps = card->steps[hop->stage];
+    if (hop->steps == 0)
+        *hop = (struct hop){.stage = hop->stage};
     if (!stage_has_guidance(hop->stage))
         hop->guidance = 0;
     else if (hop->guidance < 0)
@@ -236,6 +266,33 @@ static json_t *guidance_to_json(const struct job *job)
     return guidance;
 }
 
+/* Takes the object. */
+static void put_filled(json_t *record, const char *key, json_t *object)
+{
+    if (json_object_size(object) > 0)
+        json_object_set(record, key, object);
+    json_decref(object);
+}
+
+/* "sampler", "eta" and "reuse", each where a hop has it. */
+static void put_sampling(json_t *record, const struct job *job)
+{
+    json_t *sampler = json_object(), *eta = json_object(), *reuse = json_object();
+    for (int i = 0; i < (job->hops ? job->hops : STAGE_COUNT); i++) {
+        const struct hop *hop = &job->route[i];
+        const char *name = stage_name(hop->stage);
+        if (hop->sampler != SAMPLER_DDPM)
+            json_object_set_new(sampler, name, json_string(sampler_name(hop->sampler)));
+        if (hop->eta > 0)
+            json_object_set_new(eta, name, json_real(hop->eta));
+        if (hop->reuse > 0)
+            json_object_set_new(reuse, name, json_integer(hop->reuse));
+    }
+    put_filled(record, "sampler", sampler);
+    put_filled(record, "eta", eta);
+    put_filled(record, "reuse", reuse);
+}
+
 json_t *job_to_json(const struct job *job)
 {
     json_t *record = json_object();
@@ -257,6 +314,7 @@ json_t *job_to_json(const struct job *job)
     json_object_set_new(record, "class", json_string(task_class_name(job->task_class)));
     json_object_set_new(record, "steps", steps_to_json(job));
     json_object_set_new(record, "guidance", guidance_to_json(job));
+    put_sampling(record, job);
     if (job->deadline_s > 0)
         json_object_set_new(record, "deadline_s", json_integer(job->deadline_s));
     json_object_set_new(record, "client", json_string(job->client));

@@ -32,7 +32,15 @@ struct hop {
     enum stage stage;
     int steps;       /* 0 where the stage has none */
     double guidance; /* classifier-free guidance scale; 1 or less: none; 0 where there is none */
+    enum sampler sampler;
+    double eta; /* of SAMPLER_DDIM, else 0 */
+    int reuse;  /* the deep part of a U-Net is computed in every reuse-th step; 0: in each */
 };
+
+/* An element of a route: {"stage", "steps", "guidance"}, and the others where they are not the
+   default. hop_read() takes what a schema has checked. */
+json_t *hop_to_json(const struct hop *hop);
+void hop_read(struct hop *hop, const json_t *json);
 
 struct job {
     enum job_type type;
@@ -63,7 +71,7 @@ struct job {
 int job_parse(struct job *job, const void *key, size_t key_size, const void *value,
               size_t value_size, const char *topic, int partition, int64_t offset, struct err *err);
 /* Completes a text-to-image job with the model's name, its defaults and the route. Settings for
-   stages that the route does not have are dropped. ERR_INVALID_JOB when the model does not make
+   stages that the route does not have, or that have no steps, are dropped. ERR_INVALID_JOB when the model does not make
    that size. */
 int job_plan(struct job *job, const struct model_card *card, struct err *err);
 json_t *job_to_json(const struct job *job); /* complete: parses and plans back to the same job */

@@ -32,14 +32,24 @@ void task_from_job(struct task *task, const struct job *job, int image, int home
     memcpy(task->route, job->route, sizeof task->route);
 }
 
+json_t *hop_to_json(const struct hop *hop)
+{
+    json_t *out = json_pack("{s:s, s:i, s:f}", "stage", stage_name(hop->stage), "steps", hop->steps,
+                            "guidance", hop->guidance);
+    if (hop->sampler != SAMPLER_DDPM)
+        json_object_set_new(out, "sampler", json_string(sampler_name(hop->sampler)));
+    if (hop->eta > 0)
+        json_object_set_new(out, "eta", json_real(hop->eta));
+    if (hop->reuse > 0)
+        json_object_set_new(out, "reuse", json_integer(hop->reuse));
+    return out;
+}
+
 static json_t *route_to_json(const struct task *task)
 {
     json_t *route = json_array();
-    for (int i = 0; i < task->hops; i++) {
-        const struct hop *hop = &task->route[i];
-        json_array_append_new(route, json_pack("{s:s, s:i, s:f}", "stage", stage_name(hop->stage),
-                                               "steps", hop->steps, "guidance", hop->guidance));
-    }
+    for (int i = 0; i < task->hops; i++)
+        json_array_append_new(route, hop_to_json(&task->route[i]));
     return route;
 }
 
@@ -70,6 +80,21 @@ static int take_int(const json_t *record, const char *key)
 static const char *take_text(const json_t *record, const char *key)
 {
     return json_string_value(json_object_get(record, key));
+}
+
+void hop_read(struct hop *hop, const json_t *json)
+{
+    const char *sampler = take_text(json, "sampler");
+    *hop = (struct hop){
+        .steps = take_int(json, "steps"),
+        .guidance = json_number_value(json_object_get(json, "guidance")),
+        .eta = json_number_value(json_object_get(json, "eta")),
+        .reuse = take_int(json, "reuse"),
+    };
+    BUG_ON(!stage_parse(take_text(json, "stage"), &hop->stage));
+    BUG_ON(sampler && !sampler_parse(sampler, &hop->sampler));
+    if (hop->reuse == 1)
+        hop->reuse = 0;
 }
 
 /* The schema has checked types and bounds; here comes what concerns two fields at once. */
@@ -109,12 +134,8 @@ static void take_fields(struct task *task, const json_t *record)
     BUG_ON(!task_class_parse(take_text(record, "class"), &task->task_class));
     size_t i;
     json_t *value;
-    json_array_foreach (json_object_get(record, "route"), i, value) {
-        struct hop *hop = &task->route[task->hops++];
-        BUG_ON(!stage_parse(take_text(value, "stage"), &hop->stage));
-        hop->steps = take_int(value, "steps");
-        hop->guidance = json_number_value(json_object_get(value, "guidance"));
-    }
+    json_array_foreach (json_object_get(record, "route"), i, value)
+        hop_read(&task->route[task->hops++], value);
 }
 
 int task_parse(struct task *task, const char *json, size_t size, struct err *err)
@@ -157,7 +178,8 @@ bool task_compatible(const struct task *a, const struct task *b)
 {
     const struct hop *x = task_hop(a), *y = task_hop(b);
     return strcmp(a->model, b->model) == 0 && x->stage == y->stage && x->steps == y->steps &&
-           x->guidance == y->guidance;
+           x->guidance == y->guidance && x->sampler == y->sampler && x->eta == y->eta &&
+           x->reuse == y->reuse;
 }
 
 double task_progress(const struct task *task, int step)
@@ -197,20 +219,45 @@ static const struct hop *find_hop(const struct task *task, enum stage stage)
     return NULL;
 }
 
+/* What a stage's sampling has beyond the default; `prefix` is in front of each key. */
+static void write_sampling(FILE *out, const char *prefix, const struct hop *hop)
+{
+    if (hop->eta > 0)
+        fprintf(out, ", %sEta: %.15g", prefix, hop->eta);
+    if (hop->reuse > 0)
+        fprintf(out, ", %sReuse: %d", prefix, hop->reuse);
+}
+
+/* The same for stages whose sampler is not in "Sampler". */
+static void write_sampler(FILE *out, const char *prefix, const struct hop *hop)
+{
+    if (hop->sampler != SAMPLER_DDPM)
+        fprintf(out, ", %sSampler: %s", prefix, sampler_title(hop->sampler));
+    write_sampling(out, prefix, hop);
+}
+
 static void write_settings(FILE *out, const struct task *task)
 {
     const struct hop *decoder = find_hop(task, STAGE_DECODER), *hop;
-    fprintf(out, "Steps: %d, Sampler: DDPM, CFG scale: %.15g", decoder ? decoder->steps : 0,
+    fprintf(out, "Steps: %d, Sampler: %s, CFG scale: %.15g", decoder ? decoder->steps : 0,
+            sampler_title(decoder ? decoder->sampler : SAMPLER_DDPM),
             decoder ? decoder->guidance : 0);
+    if (decoder)
+        write_sampling(out, "", decoder);
     fprintf(out, ", Seed: %lld, Size: %dx%d", (long long)task->seed, task->size, task->size);
     write_value(out, "Model", task->model);
-    if ((hop = find_hop(task, STAGE_PRIOR)))
+    if ((hop = find_hop(task, STAGE_PRIOR))) {
         fprintf(out, ", Prior steps: %d, Prior CFG scale: %.15g", hop->steps, hop->guidance);
-    if ((hop = find_hop(task, STAGE_UPSAMPLER_1)))
+        write_sampler(out, "Prior ", hop);
+    }
+    if ((hop = find_hop(task, STAGE_UPSAMPLER_1))) {
         fprintf(out, ", SR steps: %d", hop->steps);
-    if ((hop = find_hop(task, STAGE_UPSAMPLER_2)) && hop->steps > 0)
+        write_sampler(out, "SR ", hop);
+    }
+    if ((hop = find_hop(task, STAGE_UPSAMPLER_2)) && hop->steps > 0) {
         fprintf(out, ", SR2 steps: %d", hop->steps);
-    else if (hop)
+        write_sampler(out, "SR2 ", hop);
+    } else if (hop)
         write_value(out, "SR2 upscaler", "Lanczos");
     write_value(out, "Version", "unclip " UNCLIP_VERSION);
 }

@@ -189,11 +189,8 @@ static json_t *images_json(const struct live_job *job)
 json_t *route_json(const struct job *job)
 {
     json_t *out = json_array();
-    for (int i = 0; i < job->hops; i++) {
-        const struct hop *hop = &job->route[i];
-        json_array_append_new(out, json_pack("{s:s, s:i, s:f}", "stage", stage_name(hop->stage),
-                                             "steps", hop->steps, "guidance", hop->guidance));
-    }
+    for (int i = 0; i < job->hops; i++)
+        json_array_append_new(out, hop_to_json(&job->route[i]));
     return out;
 }
 
@@ -296,12 +293,8 @@ static void route_read(struct job *job, const json_t *json)
     const json_t *hop;
 
     job->hops = 0;
-    json_array_foreach (json, i, hop) {
-        struct hop *out = &job->route[job->hops++];
-        BUG_ON(!stage_parse(text_of(hop, "stage"), &out->stage));
-        out->steps = int_of(hop, "steps");
-        out->guidance = json_number_value(json_object_get(hop, "guidance"));
-    }
+    json_array_foreach (json, i, hop)
+        hop_read(&job->route[job->hops++], hop);
 }
 
 /* The request as a job: parsed like any job record. A refused job has none. */

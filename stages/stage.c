@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/job.h"
 #include "common/memory.h"
 #include "stages/stage_ops.h"
 
@@ -19,6 +20,17 @@ struct stage_model {
     const struct stage_ops *ops;
     void *state; /* owned by ops */
 };
+
+struct stage_settings stage_settings_of(const struct hop *hop)
+{
+    return (struct stage_settings){
+        .steps = hop->steps,
+        .guidance = hop->guidance,
+        .sampler = hop->sampler,
+        .eta = hop->eta,
+        .reuse = hop->reuse,
+    };
+}
 
 int stage_open(struct stage_model **out, enum stage stage, const char *model_path, struct nn *nn,
                struct err *err)

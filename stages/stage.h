@@ -63,6 +63,10 @@ struct stage_settings {
     int reuse;  /* the deep part of a U-Net is computed in every reuse-th step; <= 1: in each */
 };
 
+struct hop;
+/* What a task's hop says. */
+struct stage_settings stage_settings_of(const struct hop *hop);
+
 /* Called after each step. May set item->stop of any item. */
 struct stage_watch {
     void (*step)(void *context, int step, int steps);

@@ -220,15 +220,19 @@ int cache_put_text(const struct cache *cache, const char *model, const struct it
 
 static void prior_key(const char *model, const struct task *task, char out[REDIS_KEY_SIZE])
 {
-    char hash[DIGEST_TEXT_SIZE], guidance[32];
+    char hash[DIGEST_TEXT_SIZE], guidance[32], eta[32];
+    const struct hop *hop = task_hop(task);
     struct digest *digest = digest_new();
-    snprintf(guidance, sizeof(guidance), "%.17g", task_hop(task)->guidance);
+    snprintf(guidance, sizeof(guidance), "%.17g", hop->guidance);
+    snprintf(eta, sizeof(eta), "%.17g", hop->eta);
     digest_add_text(digest, model);
     digest_add_text(digest, task->prompt);
     digest_add_text(digest, task->negative_prompt);
     digest_add_number(digest, task->seed);
-    digest_add_number(digest, task_hop(task)->steps);
+    digest_add_number(digest, hop->steps);
     digest_add_text(digest, guidance);
+    digest_add_text(digest, sampler_name(hop->sampler));
+    digest_add_text(digest, eta);
     digest_finish(digest, hash);
     redis_key(REDIS_KEY_EMBED_PRIOR, hash, out);
 }

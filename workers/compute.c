@@ -236,7 +236,7 @@ static void run(struct pass *pass)
 {
     const struct compute_options *options = &pass->compute->options;
     const struct hop *hop = task_hop(pass->tasks[0]);
-    struct stage_settings settings = {.steps = hop->steps, .guidance = hop->guidance};
+    struct stage_settings settings = stage_settings_of(hop);
     struct stage_watch watch = {.step = on_step, .context = pass};
     struct err err = {0};
     progress_init(&pass->progress, pass->compute->redis, options->clock, pass->tasks, pass->count);

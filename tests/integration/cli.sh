@@ -9,6 +9,20 @@ quick=(--steps-prior 2 --steps-decoder 2 --steps-upsampler-1 2)
 "$unclip" submit "a red heart" --id "$RUN-two" --n 2 --seed 7 --size 256 "${quick[@]}" --wait -o "$WORK/out"
 for i in 0 1; do expect "size of picture $i" "$(png_size "$WORK/out/$RUN-two-$i.png")" 256x256; done
 
+# samplers travel to the workers, into the status and into the picture, which is the one that generate makes
+fast=(--seed 7 --size 256 --steps-prior 3 --steps-decoder 4 --steps-upsampler-1 2 --sampler-prior ddim --eta-prior 0.5
+  --sampler-decoder dpm-solver++ --reuse-decoder 2 --sampler-upsampler-1 ddim)
+"$unclip" submit "a red heart" --id "$RUN-fast" "${fast[@]}" --wait -o "$WORK/out"
+expect "samplers in the status" \
+  "$("$unclip" status "$RUN-fast" --json | jq -c '[.route[] | [.sampler // "ddpm", .eta // 0, .reuse // 1]]')" \
+  '[["ddpm",0,1],["ddim",0.5,1],["dpm-solver++",0,2],["ddim",0,1]]'
+"$unclip" info "$WORK/out/$RUN-fast-0.png" >"$WORK/info"
+grep -qF "Sampler: DPM++ 2M" "$WORK/info" || fail "the picture does not say its sampler"
+grep -qE 'unclip generate .*--sampler-decoder dpm-solver\+\+ .*--reuse-decoder 2' "$WORK/info" ||
+  fail "info gives no command with the sampler"
+"$unclip" generate "a red heart" "${fast[@]}" -q -o "$WORK/fast"
+cmp "$WORK/fast/0.png" "$WORK/out/$RUN-fast-0.png" || fail "generate and the cluster differ with other samplers"
+
 # submit --json | status --json | watch | list
 id=$("$unclip" submit "a blue star" --size 64 --seed 1 "${quick[@]}" --json | jq -r .id)
 [[ -n $id && $id != null ]] || fail "submit --json gives no id"

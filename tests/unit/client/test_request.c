@@ -45,6 +45,9 @@ static void test_everything(void **state)
     request.client = "me";
     request.steps[STAGE_DECODER] = 10;
     request.guidance[STAGE_PRIOR] = 0;
+    request.sampler[STAGE_DECODER] = "ddim";
+    request.eta[STAGE_DECODER] = 0.5;
+    request.reuse[STAGE_UPSAMPLER_1] = 2;
     json_t *record = request_json(&request, "café 猫", "emoji");
     assert_int_equal(request_check(record, &job, &err), 0);
     assert_string_equal(job.id, "mine");
@@ -57,6 +60,9 @@ static void test_everything(void **state)
     assert_int_equal(job.route[STAGE_DECODER].steps, 10);
     assert_true(job.route[STAGE_PRIOR].guidance == 0);
     assert_true(job.route[STAGE_DECODER].guidance < 0); /* not given */
+    assert_int_equal(job.route[STAGE_DECODER].sampler, SAMPLER_DDIM);
+    assert_true(job.route[STAGE_DECODER].eta == 0.5);
+    assert_int_equal(job.route[STAGE_UPSAMPLER_1].reuse, 2);
     job_release(&job);
     json_decref(record);
 }

@@ -255,6 +255,68 @@ static void plan_takes_what_the_record_asks_for(void **state)
     job_release(&job);
 }
 
+static void plan_of_samplers(void **state)
+{
+    (void)state;
+    struct job job;
+    struct err err;
+    const char *value = HEART ",\"sampler\":{\"prior\":\"ddim\",\"decoder\":\"dpm-solver++\","
+                              "\"upsampler-2\":\"ddim\"},\"eta\":{\"prior\":0.5,\"decoder\":0},"
+                              "\"reuse\":{\"decoder\":2,\"upsampler-1\":1}}";
+    struct model_card lanczos = emoji;
+    lanczos.has_upsampler_2 = false;
+    lanczos.steps[STAGE_UPSAMPLER_2] = 0;
+    assert_int_equal(parse(&job, "a", value, &err), 0);
+    assert_int_equal(job.route[STAGE_UPSAMPLER_2].sampler, SAMPLER_DDIM);
+    assert_int_equal(job_plan(&job, &lanczos, &err), 0);
+    assert_int_equal(job.route[STAGE_PRIOR].sampler, SAMPLER_DDIM);
+    assert_true(job.route[STAGE_PRIOR].eta == 0.5);
+    assert_int_equal(job.route[STAGE_DECODER].sampler, SAMPLER_DPM_SOLVER_PP);
+    assert_int_equal(job.route[STAGE_DECODER].reuse, 2);
+    assert_int_equal(job.route[STAGE_UPSAMPLER_1].sampler, SAMPLER_DDPM);
+    assert_int_equal(job.route[STAGE_UPSAMPLER_1].reuse, 0);
+    assert_int_equal(job.route[STAGE_UPSAMPLER_2].sampler, SAMPLER_DDPM); /* it has no steps */
+    json_t *record = job_to_json(&job);
+    char *text = json_dumps(json_object_get(record, "sampler"), JSON_COMPACT);
+    assert_string_equal(text, "{\"prior\":\"ddim\",\"decoder\":\"dpm-solver++\"}");
+    assert_int_equal(json_object_size(json_object_get(record, "eta")), 1);
+    assert_int_equal(json_object_size(json_object_get(record, "reuse")), 1);
+    free(text);
+    json_decref(record);
+    job_release(&job);
+}
+
+static void refused_samplers(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *fields, *text;
+    } cases[] = {
+        {"\"sampler\":{\"decoder\":\"euler\"}",
+         "'/sampler/decoder' is 'euler', it must be 'ddpm', 'ddim' or 'dpm-solver++'"},
+        {"\"eta\":{\"decoder\":0.5}",
+         "'/eta/decoder' is 0.5, but its sampler is 'ddpm': only 'ddim' takes one"},
+        {"\"eta\":{\"prior\":1},\"sampler\":{\"prior\":\"dpm-solver++\"}",
+         "'/eta/prior' is 1, but its sampler is 'dpm-solver++': only 'ddim' takes one"},
+        {"\"eta\":{\"prior\":1.5},\"sampler\":{\"prior\":\"ddim\"}",
+         "'/eta/prior' is 1.5, at most 1 is allowed"},
+        {"\"reuse\":{\"decoder\":0}", "'/reuse/decoder' is 0, at least 1 is needed"},
+        {"\"reuse\":{\"prior\":2}",
+         "unknown field '/reuse/prior', known are decoder, upsampler-1, upsampler-2"},
+        {"\"sampler\":{\"text-encode\":\"ddim\"}",
+         "unknown field '/sampler/text-encode', known are prior, decoder, upsampler-1, "
+         "upsampler-2"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct job job;
+        struct err err;
+        char *value = xasprintf(HEART ",%s}", cases[i].fields);
+        assert_int_equal(parse(&job, "a", value, &err), -ERR_INVALID_JOB);
+        assert_string_equal(err.text, cases[i].text);
+        free(value);
+    }
+}
+
 /* Before and after planning, what is written reads back to the same. */
 static void json_round_trip(void **state)
 {
@@ -301,6 +363,8 @@ int main(void)
         cmocka_unit_test(metadata_has_a_limit),
         cmocka_unit_test(plan_by_size),
         cmocka_unit_test(plan_takes_what_the_record_asks_for),
+        cmocka_unit_test(plan_of_samplers),
+        cmocka_unit_test(refused_samplers),
         cmocka_unit_test(json_round_trip),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -33,6 +33,11 @@ static void names_go_both_ways(void **state)
         assert_true(task_class_parse(task_class_name((enum task_class)i), &task_class));
         assert_int_equal(task_class, i);
     }
+    for (int i = 0; i < SAMPLER_COUNT; i++) {
+        enum sampler sampler = SAMPLER_COUNT;
+        assert_true(sampler_parse(sampler_name((enum sampler)i), &sampler));
+        assert_int_equal(sampler, i);
+    }
     enum stage stage = STAGE_PRIOR;
     assert_false(stage_parse("Prior", &stage));
     assert_int_equal(stage, STAGE_PRIOR);

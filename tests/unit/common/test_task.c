@@ -69,6 +69,34 @@ static void json_round_trip(void **state)
     task_release(&again);
 }
 
+/* What is the default stays unwritten, so that a record of a plain task is what it always was. */
+static void sampling_travels(void **state)
+{
+    (void)state;
+    struct task task, again;
+    struct err err;
+    make_task(&task, "a", "", 5);
+    char *text = task_to_json(&task);
+    assert_null(strstr(text, "\"sampler\""));
+    assert_null(strstr(text, "\"eta\""));
+    assert_null(strstr(text, "\"reuse\""));
+    free(text);
+    task.route[1].sampler = SAMPLER_DPM_SOLVER_PP;
+    task.route[2].sampler = SAMPLER_DDIM;
+    task.route[2].eta = 0.25;
+    task.route[3].reuse = 3;
+    text = task_to_json(&task);
+    assert_int_equal(task_parse(&again, text, strlen(text), &err), 0);
+    for (int i = 0; i < task.hops; i++) {
+        assert_int_equal(again.route[i].sampler, task.route[i].sampler);
+        assert_true(again.route[i].eta == task.route[i].eta);
+        assert_int_equal(again.route[i].reuse, task.route[i].reuse);
+    }
+    free(text);
+    task_release(&task);
+    task_release(&again);
+}
+
 /* Parses the task with one member replaced (or removed: NULL). */
 static void assert_refused(const char *key, const char *value, const char *why)
 {
@@ -132,6 +160,17 @@ static void batches_share_model_and_hop(void **state)
     b.route[2].steps = 29;
     assert_false(task_compatible(&a, &b));
     b.route[2].steps = a.route[2].steps;
+    b.route[2].sampler = a.route[2].sampler = SAMPLER_DDIM;
+    assert_true(task_compatible(&a, &b));
+    b.route[2].eta = 0.5;
+    assert_false(task_compatible(&a, &b));
+    b.route[2].eta = 0;
+    b.route[2].reuse = 2;
+    assert_false(task_compatible(&a, &b));
+    b.route[2].reuse = 0;
+    b.route[2].sampler = SAMPLER_DPM_SOLVER_PP;
+    assert_false(task_compatible(&a, &b));
+    b.route[2].sampler = a.route[2].sampler;
     strcpy(b.model, "karlo");
     assert_false(task_compatible(&a, &b));
     strcpy(b.model, "emoji");
@@ -178,6 +217,17 @@ static void infotext(void **state)
                               "Prior CFG scale: 2, SR steps: 7, SR2 steps: 4, "
                               "Version: unclip " UNCLIP_VERSION);
     free(text);
+    task.route[1].sampler = task.route[2].sampler = SAMPLER_DDIM;
+    task.route[2].eta = 0.5;
+    task.route[2].reuse = task.route[3].reuse = 2;
+    task.route[4].sampler = SAMPLER_DPM_SOLVER_PP;
+    text = task_infotext(&task);
+    assert_non_null(strstr(text, "Steps: 30, Sampler: DDIM, CFG scale: 2.5, Eta: 0.5, Reuse: 2, "
+                                 "Seed: 43, "));
+    assert_non_null(strstr(text, "Prior CFG scale: 2, Prior Sampler: DDIM, SR steps: 7, "
+                                 "SR Reuse: 2, SR2 steps: 4, SR2 Sampler: DPM++ 2M, Version"));
+    free(text);
+    task.route[3].reuse = 0;
     task.route[4].steps = 0; /* a model without upsampler-2 */
     text = task_infotext(&task);
     assert_non_null(strstr(text, ", SR steps: 7, SR2 upscaler: Lanczos, Version: "));
@@ -239,6 +289,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(json_round_trip),
+        cmocka_unit_test(sampling_travels),
         cmocka_unit_test(refusals),
         cmocka_unit_test(batches_share_model_and_hop),
         cmocka_unit_test(progress_rises_from_0_to_1),

@@ -199,6 +199,14 @@ static void prior_of_other_settings_stays_apart(void **state)
     task.route[1].steps++;
     assert_false(get_prior("m", &task, &item));
     task.route[1].steps--;
+    task.route[1].sampler = SAMPLER_DDIM;
+    assert_false(get_prior("m", &task, &item));
+    assert_int_equal(cache_put_prior(&cache, "m", &task, &item, &err), 0);
+    task.route[1].eta = 0.5;
+    assert_false(get_prior("m", &task, &item));
+    task.route[1].eta = 0;
+    assert_true(get_prior("m", &task, &item));
+    task.route[1].sampler = SAMPLER_DDPM;
     task.route[1].guidance += 1e-9;
     assert_false(get_prior("m", &task, &item));
     item_release(&item);

@@ -33,7 +33,7 @@ const struct option request_options[] = {
 #define SAMPLER(name, stage)                                                                       \
     {                                                                                              \
         "sampler-" name, 0, OPTION_TEXT, "NAME", 0, 0, "ddpm", AT(sampler[stage]),                 \
-            "of " name ": ddpm, ddim or dpm-solver++"                                              \
+            "sampler of " name ": ddpm, ddim or dpm-solver++"                                              \
     }
 #define ETA(name, stage)                                                                           \
     {                                                                                              \

@@ -4,15 +4,19 @@
 source "$(dirname "$0")/lib.sh"
 use_cluster
 
-coordinator_pid() { cluster status --json | jq '.processes[] | select(.name == "coordinator-0").pid'; }
 # one picture of each class at a time on each partition
 export UNCLIP_INFLIGHT_INTERACTIVE=1 UNCLIP_INFLIGHT_BULK=1
 cluster restart coordinator-0
+# and none of them ends before the decoder is started again
+cluster stop decoder-0
 restore() {
   local result=$?
   set +e
   unset UNCLIP_INFLIGHT_INTERACTIVE UNCLIP_INFLIGHT_BULK UNCLIP_WAITING_PER_CLIENT
-  [[ -n ${OWN_CLUSTER:-} ]] || cluster restart coordinator-0
+  if [[ -z ${OWN_CLUSTER:-} ]]; then
+    cluster stop coordinator-0
+    cluster up
+  fi
   (exit "$result")
   finish
 }
@@ -26,19 +30,18 @@ here() {
 }
 # in the order in which they were admitted, as the tasks' topic has it
 admitted() {
-  kcat -C -e -q -b "$KAFKA" -t unclip.tasks.text-encode.bulk -o beginning -X isolation.level=read_committed -f '%T %k\n' |
-    grep " $RUN" | sort -n | cut -d' ' -f2 || true
+  read_topic unclip.tasks.text-encode.bulk '%T %k' | grep " $RUN" | sort -n | cut -d' ' -f2 || true
 }
 status() { "$UNCLIP_BIN/unclip" status --json "$1"; }
 
 # the first one holds the only place for as long as it takes to look at the others
-here "$RUN-slow" busy '"steps": {"prior": 1000, "decoder": 1000}'
+here "$RUN-slow" busy
 for i in {1..10}; do here "$RUN-busy-$i" busy '"n": 2'; done
 here "$RUN-single" another
-within 30 state_is "$RUN-slow" running || fail "the first job does not run"
-within 30 state_is "$RUN-single" accepted || fail "a job does not wait"
+within 60 state_is "$RUN-slow" running || fail "the first job does not run"
+within 60 state_is "$RUN-single" accepted || fail "a job does not wait"
 waiting_is() { [[ $(redis HGET unclip:queue 0:bulk:waiting) == "$1" ]]; }
-within 10 waiting_is 21 || fail "'$(redis HGET unclip:queue 0:bulk:waiting)' pictures wait, not 21"
+within 60 waiting_is 21 || fail "'$(redis HGET unclip:queue 0:bulk:waiting)' pictures wait, not 21"
 expect "tasks" "$(admitted)" "$RUN-slow/0"
 expect "clients" "$(redis HGET unclip:queue 0:bulk:clients)" 2
 expect "place of the first that waits" "$(status "$RUN-busy-1" | jq .queue_position)" 1
@@ -50,20 +53,21 @@ single=$(status "$RUN-single" | jq .queue_position)
 
 # what waits can be cancelled at once; what is one too many is refused
 "$UNCLIP_BIN/unclip" cancel "$RUN-busy-10" >/dev/null
-await_state "$RUN-busy-10" cancelled 10
+await_state "$RUN-busy-10" cancelled
 expect "its pictures" "$(one_result "$RUN-busy-10" | jq -c '[.images[].state]')" '["dropped","dropped"]'
 
 # dead with jobs waiting: the next one goes on with them, in their order
-kill -9 "$(coordinator_pid)"
+kill_now coordinator-0
 export UNCLIP_WAITING_PER_CLIENT=10
-cluster up
-within 30 waiting_is 19 || fail "after a restart '$(redis HGET unclip:queue 0:bulk:waiting)' pictures wait, not 19"
+cluster start coordinator-0
+within 60 waiting_is 19 || fail "after a restart '$(redis HGET unclip:queue 0:bulk:waiting)' pictures wait, not 19"
 here "$RUN-busy-11" busy
-within 30 waiting_is 20 || fail "'$(redis HGET unclip:queue 0:bulk:waiting)' pictures wait, not 20"
+within 60 waiting_is 20 || fail "'$(redis HGET unclip:queue 0:bulk:waiting)' pictures wait, not 20"
 here "$RUN-refused" busy
 await_state "$RUN-refused" failed
 expect "its error" "$(field "$RUN-refused" error_code)" quota_exceeded
 "$UNCLIP_BIN/unclip" cancel "$RUN-slow" >/dev/null
+cluster start decoder-0
 for i in {1..9} 11; do await_state "$RUN-busy-$i" succeeded; done
 await_state "$RUN-single" succeeded
 order=$(admitted | grep -v single)
@@ -71,5 +75,5 @@ wanted=$(printf "$RUN-%s\n" slow/0 busy-{1..9}/{0,1} busy-11/0)
 expect "order of one client's tasks" "$order" "$wanted"
 at=$(admitted | grep -n single | cut -d: -f1)
 ((at <= 4)) || fail "the other client's job was admitted as number $at"
-expect "pictures that wait" "$(redis HGET unclip:queue 0:bulk:waiting)" 0
-expect "pictures in flight" "$(redis HGET unclip:queue 0:bulk:in_flight)" 0
+queue_is_empty() { [[ $(redis HMGET unclip:queue 0:bulk:waiting 0:bulk:in_flight | xargs) == '0 0' ]]; }
+within 60 queue_is_empty || fail "of no jobs $(redis HMGET unclip:queue 0:bulk:waiting 0:bulk:in_flight | xargs) wait and are in flight"

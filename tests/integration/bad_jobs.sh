@@ -10,18 +10,25 @@ bad() {
   produce "$RUN-$1"
 }
 
+# told FILE FIELD: of how many of them that file of records tells
+told() { jq -r --arg run "$RUN-" "select((.$2 // \"\") | startswith(\$run)).$2" "$WORK/$1" | grep -vxF "$RUN-good" | sort -u | wc -l; }
+all_told() {
+  records unclip.results >"$WORK/results"
+  records unclip.dead-letter >"$WORK/letters"
+  (($(told results id) == ${#ids[@]} && $(told letters job) == ${#ids[@]}))
+}
+
 # refused ID: checks all that must be known of it
 refused() {
-  local letters
-  await_state "$1" failed 60
+  await_state "$1" failed
   [[ -n $(field "$1" error_code) ]] || fail "$1 has no error code"
   [[ -n $(field "$1" error_message) ]] || fail "$1 has no error message"
   [[ -n $(field "$1" finished_at) ]] || fail "$1 has no finished_at"
-  expect "state in the result of $1" "$(one_result "$1" | jq -r .state)" failed
-  letters=$(dead_letters_of "$1")
-  expect "number of dead letters of $1" "$(wc -l <<<"$letters")" 1
-  expect "error code in the dead letter of $1" "$(jq -r .error_code <<<"$letters")" "$(field "$1" error_code)"
-  [[ $(jq -r '.error_message | length' <<<"$letters") != 0 ]] || fail "the dead letter of $1 gives no reason"
+  expect "states in the results of $1" "$(jq -r --arg id "$1" 'select(.id == $id).state' "$WORK/results")" failed
+  expect "error codes in the dead letters of $1" \
+    "$(jq -r --arg id "$1" 'select(.job == $id).error_code' "$WORK/letters")" "$(field "$1" error_code)"
+  [[ -n $(jq -r --arg id "$1" 'select(.job == $id).error_message' "$WORK/letters") ]] ||
+    fail "the dead letter of $1 gives no reason"
 }
 
 bad not-json <<<'a red heart, please'
@@ -57,6 +64,7 @@ kcat -P -b "$KAFKA" -t unclip.jobs -k "$RUN-headers" -H "a$swollen=1" -H "b$swol
   printf '|%s long key\n' "$RUN"
 } | kcat -P -b "$KAFKA" -t unclip.jobs -X message.max.bytes=1048000 -K '|'
 job "$RUN-good" "a red heart"
+within 120 all_told || fail "$(told results id) results and $(told letters job) dead letters of ${#ids[@]} bad jobs"
 for id in "${ids[@]}"; do refused "$id"; done
 await_state "$RUN-good" succeeded
 

@@ -74,7 +74,7 @@ within() {
   done
 }
 
-redis() { redis-cli -h "${REDIS%:*}" -p "${REDIS##*:}" "$@"; }
+redis() { timeout 120 redis-cli -h "${REDIS%:*}" -p "${REDIS##*:}" "$@"; }
 
 # field ID NAME: of a job's status hash
 field() { redis HGET "unclip:job:$1" "$2"; }
@@ -84,7 +84,7 @@ produce() {
   local key=()
   cat >"$WORK/record"
   [[ -z $1 ]] || key=(-k "$1")
-  kcat -P -b "$KAFKA" -t unclip.jobs -X message.max.bytes=1048000 "${key[@]}" "$WORK/record"
+  timeout 120 kcat -P -b "$KAFKA" -t unclip.jobs -X message.max.bytes=1048000 "${key[@]}" "$WORK/record"
 }
 
 # job KEY PROMPT [MORE_JSON]: produces a small, quick job
@@ -96,7 +96,7 @@ job() {
 # read_topic TOPIC FORMAT: its committed records, as kcat prints them. A broker shows a record some time after its
 # transaction has ended, so what is read to find something is read until it is there.
 read_topic() {
-  kcat -C -e -q -b "$KAFKA" -t "$1" -o beginning -X isolation.level=read_committed -X fetch.wait.max.ms=1 -f "$2\n"
+  timeout 120 kcat -C -e -q -b "$KAFKA" -t "$1" -o beginning -X isolation.level=read_committed -X fetch.wait.max.ms=1 -f "$2\n"
 }
 
 # records TOPIC: its JSON values, one a line

@@ -58,7 +58,7 @@ again=$(jq -r .id "$WORK/replayed")
 await_state "$again" succeeded
 
 # cancelled while it waits: what was kept for the next try goes
-restart coordinator-0 UNCLIP_RETRY_BASE_MS=40000
+restart coordinator-0 UNCLIP_RETRY_BASE_MS=32000
 restart decoder-0 "UNCLIP_FAULT=worker.before_compute:error@$RUN-wait,worker.before_compute:error@$RUN-cancelled"
 job "$RUN-cancelled" "a red heart"
 within 60 waits "$RUN-cancelled" || fail "$RUN-cancelled does not wait"
@@ -74,7 +74,7 @@ coordinator_dies() {
 }
 start_coordinator() { UNCLIP_FAULT=coordinator.$1:kill cluster start coordinator-0 2>"$WORK/said" || true; }
 
-# the coordinator dies while a picture waits, for 10 s at least: the next one knows when it is due
+# the coordinator dies while a picture waits, for 8 s at least: the next one knows when it is due
 job "$RUN-wait" "a red heart"
 within 60 waits "$RUN-wait" || fail "$RUN-wait does not wait"
 at=$(field "$RUN-wait" retry_at)

@@ -7,7 +7,7 @@ use_cluster
 examples() { sed -n 's/^ *\$\{0,1\} *\(\(echo\|kcat\|redis-cli\) .*\)$/\1/p' "$1" | grep -E 'kcat|redis-cli' || true; }
 
 # run LINE: its output into $WORK/output
-run() { timeout 60 bash -euo pipefail -c "$1" >"$WORK/output"; }
+run() { timeout 120 bash -euo pipefail -c "$1" >"$WORK/output"; }
 
 reads() { [[ $1 == *HGETALL* || $1 == *'kcat -C'* ]]; }
 
@@ -26,7 +26,7 @@ for file in "${files[@]}"; do
   for line in "${lines[@]}"; do
     printf '%s\n' "$line"
     if reads "$line"; then # of a job that an earlier line sent: it may take a while
-      within 180 shows "$line" || fail "$file: this line shows nothing: $line"
+      within 300 shows "$line" || fail "$file: this line shows nothing: $line"
       seen=$((seen + 1))
     else
       run "$line" || fail "$file: this line fails: $line"

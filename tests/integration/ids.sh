@@ -15,6 +15,6 @@ job '' "a red heart" "\"client\": \"$RUN\""
 place=$(kcat -C -e -q -b "$KAFKA" -t unclip.jobs -o beginning -f '%t-%p-%o %s\n' | grep -aF "\"client\":\"$RUN\"" | cut -d' ' -f1)
 [[ $place =~ ^unclip\.jobs-[0-9]+-[0-9]+$ ]] || fail "the record was not found"
 has_status() { [[ -n $(field "$1" state) ]]; }
-within 30 has_status "$place" || fail "no status of $place"
+within 60 has_status "$place" || fail "no status of $place"
 await_state "$place" succeeded
 one_result "$place" >/dev/null

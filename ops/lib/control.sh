@@ -85,12 +85,12 @@ cluster_up() {
   began=$(now_ms)
   for name; do [[ $name == kafka || $name == redis ]] || misuse "up takes 'kafka', 'redis' or nothing, not '$name'"; done
   if (($#)); then
-    [[ $* != *kafka* ]] || kafka_jars
+    [[ $* != *kafka* ]] || process_alive kafka || kafka_jars
     servers_up "$@"
     return
   fi
   programs_check
-  kafka_jars
+  process_alive kafka || kafka_jars
   mkdir -p "$STATE/artifacts"
   servers_up redis kafka
   topics_make
@@ -107,7 +107,8 @@ programs_check() {
 
 topics_make() {
   local log=$STATE/logs/topics.log
-  quietly "$log" "$BIN/unclip" topics --create --partitions "${UNCLIP_PARTITIONS:-8}" --kafka "$KAFKA" || {
+  quietly "$log" timeout "$START_SECONDS" "$BIN/unclip" topics --create --partitions "${UNCLIP_PARTITIONS:-8}" \
+    --kafka "$KAFKA" || {
     say "$PROGRAM: cannot make the topics; the end of $log:"
     show_end "$log"
     exit 1

@@ -50,7 +50,7 @@ kafka_format() {
   [[ ! -e $STATE/kafka/meta.properties ]] || return 0
   id=$(head -c 16 /dev/urandom | base64 | tr '+/' '-_')
   mapfile -d '' command < <(kafka_java kafka.tools.StorageTool format -t "${id:0:22}" -c "$STATE/kafka.properties")
-  quietly "$STATE/logs/kafka-format.log" "${command[@]}" || {
+  quietly "$STATE/logs/kafka-format.log" timeout "$START_SECONDS" "${command[@]}" || {
     say "$PROGRAM: cannot prepare Kafka's folder; the end of $STATE/logs/kafka-format.log:"
     show_end "$STATE/logs/kafka-format.log"
     exit 1
@@ -58,7 +58,7 @@ kafka_format() {
 }
 
 # kafka_answers: the broker at KAFKA serves metadata
-kafka_answers() { tcp_open "$KAFKA" && kcat -b "$KAFKA" -L -m 5 >/dev/null 2>&1; }
+kafka_answers() { tcp_open "$KAFKA" && timeout 10 kcat -b "$KAFKA" -L -m 5 >/dev/null 2>&1; }
 
 # kafka_start: at KAFKA; returns before it serves
 kafka_start() {

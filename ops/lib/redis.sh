@@ -14,5 +14,5 @@ redis_start() {
 }
 
 redis_answers() {
-  [[ $(redis-cli -h "${REDIS%:*}" -p "${REDIS##*:}" ping 2>/dev/null) == PONG ]]
+  [[ $(timeout 5 redis-cli -h "${REDIS%:*}" -p "${REDIS##*:}" ping 2>/dev/null) == PONG ]]
 }

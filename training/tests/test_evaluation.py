@@ -11,7 +11,7 @@ from safetensors import safe_open
 from unclip_training.context import Text
 from unclip_training.data.scenes import COLOURS
 from unclip_training.evaluation import likeness, priors
-from unclip_training.evaluation.judges import Classifier, SecondClip
+from unclip_training.evaluation.judges import Classifier, SecondClip, words
 from unclip_training.evaluation.metrics import Seen, agreement, diversity, kid
 from unclip_training.evaluation.nearest import borders
 from unclip_training.evaluation.pictures import Model, numbers
@@ -25,6 +25,13 @@ ROOT = Path(__file__).resolve().parents[2]
 def seen(embeddings: torch.Tensor, first: list[int]) -> Seen:
     logits = {name: torch.nn.functional.one_hot(torch.tensor(first), 4).float() for name in ("first", "background")}
     return Seen(logits, torch.zeros(len(first), 2), torch.nn.functional.normalize(embeddings, dim=-1))
+
+
+def test_a_judge_learns_words_from_signs_alone() -> None:
+    logits, sign = torch.zeros(4, 3), torch.tensor([0, 0, 2, 0])
+    logits[2, 2] = 50.0
+    assert float(words(logits, sign)) == 0 and float(words(logits, torch.zeros(4, dtype=torch.long))) == 0
+    assert float(words(logits, torch.tensor([0, 1, 2, 0]))) == pytest.approx(float(torch.tensor(3.0).log()) / 2)
 
 
 def test_the_model_is_run_as_diffusers_does() -> None:

@@ -26,10 +26,10 @@ from .sweeps import SWEEPS
 SHIPPED = Path(__file__).resolve().parents[3] / "models" / "emoji"
 NO_PACKAGE = f"{likeness.PACKAGE} is not installed"
 COST = """\
-On two cores of a processor a picture of 64 pixels costs about 0.3 s, of 256 half a second more, of 1024 five seconds
-more. With the defaults that is 10 minutes for the sets, 1 for the large pictures, 1 for the priors (2 with an autoregressive
-one), 3 for the upsamplers and 3 for the sweeps; the first time, --judge-minutes more for each of two judges and
---regression-minutes for each of two networks."""
+On two idle cores of a processor a picture of 64 pixels costs about 0.3 s, of 256 half a second more, of 1024 five seconds
+more; where other work shares them, twice that and more. With the defaults that is 6 minutes for the sets, 1 for the large
+pictures, 1 for the priors, 3 for the upsamplers and 2 for the sweeps; the first time, --judge-minutes more for each of
+two judges and --regression-minutes for each of two networks."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -43,10 +43,10 @@ def parser() -> argparse.ArgumentParser:
         "--preset", choices=PRESETS, default="tiny", help="whose concepts and styles are asked for (default: %(default)s)"
     )
     what.add_argument("--sets", default=",".join(SETS), help="which of %(default)s (default: all)")
-    what.add_argument("--count", type=int, default=100, help="prompts of each set (default: %(default)s)")
+    what.add_argument("--count", type=int, default=64, help="prompts of each set (default: %(default)s)")
     what.add_argument("--seeds", type=int, default=2, help="pictures a seen prompt, for diversity (default: %(default)s)")
     what.add_argument("--large-count", type=int, default=8, help="pictures at 256 and at 1024 (default: %(default)s)")
-    what.add_argument("--few", type=int, default=24, help="prompts of the ablation and the sweeps (default: %(default)s)")
+    what.add_argument("--few", type=int, default=16, help="prompts of the ablation and the sweeps (default: %(default)s)")
     what.add_argument(
         "--ablation", action=argparse.BooleanOptionalAction, default=True, help="all three priors on few seen prompts"
     )

@@ -111,6 +111,12 @@ def blemish(pictures: Tensor, generator: torch.Generator) -> Tensor:
     return pictures + amount * (blurred - pictures) + 0.05 * amount * noise
 
 
+def words(logits: Tensor, wanted: Tensor) -> Tensor:
+    """The loss of signs alone: among all scenes, most of which have no word, they would hardly count."""
+    each = functional.cross_entropy(logits, wanted, reduction="none")
+    return (each * (wanted > 0)).sum() / (wanted > 0).sum().clamp(min=1)
+
+
 class ClassifierStage:
     name = "judge-classifier"
 
@@ -124,9 +130,10 @@ class ClassifierStage:
         with self.context.autocast:
             found = self.network(blemish(part.draw(index, 64), generator))
         labels = part.labels[index.to(self.context.device)].long()
-        losses = {name: functional.cross_entropy(found[name].float(), labels[:, at]) for at, name in enumerate(LABELS)}
+        losses = [functional.cross_entropy(found[name].float(), labels[:, at]) for at, name in enumerate(LABELS)]
+        losses.append(words(found["word"].float(), labels[:, LABELS.index("word")]))
         right = (found["first"].argmax(1) == labels[:, LABELS.index("first")]).float().mean()
-        return torch.stack(list(losses.values())).sum(), {"first": right}
+        return torch.stack(losses).sum(), {"first": right}
 
 
 class SecondClipStage:

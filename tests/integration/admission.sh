@@ -49,7 +49,7 @@ last=$(status "$RUN-busy-10" | jq .queue_position)
 ((last >= 18 && last <= 21)) || fail "the last job's place is $last"
 single=$(status "$RUN-single" | jq .queue_position)
 ((single <= 3)) || fail "the single job of another client has place $single"
-"$UNCLIP_BIN/unclip" status "$RUN-busy-1" | grep -q '1 pictures ahead' || fail "status does not show the place"
+grep -q '1 pictures ahead' <<<"$("$UNCLIP_BIN/unclip" status "$RUN-busy-1")" || fail "status does not show the place"
 
 # what waits can be cancelled at once; what is one too many is refused
 "$UNCLIP_BIN/unclip" cancel "$RUN-busy-10" >/dev/null

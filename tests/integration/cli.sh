@@ -30,8 +30,8 @@ id=$("$unclip" submit "a blue star" --size 64 --seed 1 "${quick[@]}" --json | jq
 status=$("$unclip" status "$id" --json)
 expect "state in status" "$(jq -r .state <<<"$status")" succeeded
 expect "id in status" "$(jq -r .id <<<"$status")" "$id"
-"$unclip" status "$id" | grep -qw succeeded || fail "status does not say succeeded"
-"$unclip" list | grep -qF "$id" || fail "list does not show $id"
+grep -qw succeeded <<<"$("$unclip" status "$id")" || fail "status does not say succeeded"
+grep -qF "$id" <<<"$("$unclip" list)" || fail "list does not show $id"
 ! "$unclip" status no-such-job 2>"$WORK/err" || fail "status of an unknown job succeeds"
 grep -q no-such-job "$WORK/err" || fail "the error does not name the job"
 

@@ -26,11 +26,11 @@ within 60 missing_is prior || fail "stages without a worker: '$(redis HGET uncli
 job "$RUN" "a red heart"
 job "$RUN-bulk" "a red heart" '"class": "bulk"'
 within 60 waiting_is "$RUN" "no worker for stage prior" || fail "the job says $(status "$RUN")"
-"$UNCLIP_BIN/unclip" status "$RUN" | grep -q 'waiting .* no worker for stage prior' || fail "status does not say it"
+grep -q 'waiting .* no worker for stage prior' <<<"$("$UNCLIP_BIN/unclip" status "$RUN")" || fail "status does not say it"
 behind() { stage prior | jq -e '.lag | .interactive > 0 and .bulk > 0' >/dev/null; }
 within 60 behind || fail "the stage is $(stage prior)"
 expect "its workers" "$(stage prior | jq -c .workers)" '[]'
-"$UNCLIP_BIN/unclip" stages | grep -qE '^prior +[12] +[12] +0 ' || fail "the table is $("$UNCLIP_BIN/unclip" stages)"
+grep -qE '^prior +[12] +[12] +0 ' <<<"$("$UNCLIP_BIN/unclip" stages)" || fail "the table is $("$UNCLIP_BIN/unclip" stages)"
 
 cluster up
 within 60 missing_is '' || fail "stages without a worker: '$(redis HGET unclip:queue no_worker)'"

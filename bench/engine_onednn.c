@@ -47,37 +47,57 @@ static double operations(const struct shape *s)
            (double)(s->ic * s->oc);
 }
 
+/* Version 3 makes objects of the descriptions; they are few here and stay. */
+#if DNNL_VERSION_MAJOR >= 3
+#define DESC_NEW dnnl_memory_desc_create_with_tag
+typedef const_dnnl_memory_desc_t desc_out;
+#else
+#define DESC_NEW dnnl_memory_desc_init_by_tag
+typedef const dnnl_memory_desc_t *desc_out;
+#endif
+
 static dnnl_primitive_desc_t describe_conv(const struct shape *s, dnnl_data_type_t type)
 {
     dnnl_memory_desc_t src, weights, dst;
-    dnnl_convolution_desc_t operation;
     dnnl_primitive_desc_t desc;
     dnnl_dims_t src_dims = {1, s->ic, s->ih, s->iw};
     dnnl_dims_t weights_dims = {s->oc, s->ic, s->k, s->k};
     dnnl_dims_t dst_dims = {1, s->oc, out_size(s, s->ih), out_size(s, s->iw)};
     dnnl_dims_t strides = {s->stride, s->stride}, pad = {s->k / 2, s->k / 2}, dilation = {0, 0};
-    dnnl_memory_desc_init_by_tag(&src, 4, src_dims, type, dnnl_nhwc);
-    dnnl_memory_desc_init_by_tag(&weights, 4, weights_dims, type, dnnl_format_tag_any);
-    dnnl_memory_desc_init_by_tag(&dst, 4, dst_dims, type, dnnl_nhwc);
+    check(DESC_NEW(&src, 4, src_dims, type, dnnl_nhwc), s->text);
+    check(DESC_NEW(&weights, 4, weights_dims, type, dnnl_format_tag_any), s->text);
+    check(DESC_NEW(&dst, 4, dst_dims, type, dnnl_nhwc), s->text);
+#if DNNL_VERSION_MAJOR >= 3
+    check(dnnl_convolution_forward_primitive_desc_create(
+              &desc, engine, dnnl_forward_inference, dnnl_convolution_direct, src, weights, NULL,
+              dst, strides, dilation, pad, pad, NULL),
+          s->text);
+#else
+    dnnl_convolution_desc_t operation;
     check(dnnl_dilated_convolution_forward_desc_init(&operation, dnnl_forward_inference,
                                                      dnnl_convolution_direct, &src, &weights, NULL,
                                                      &dst, strides, dilation, pad, pad),
           s->text);
     check(dnnl_primitive_desc_create(&desc, &operation, NULL, engine, NULL), s->text);
+#endif
     return desc;
 }
 
 static dnnl_primitive_desc_t describe_matmul(const struct shape *s, dnnl_data_type_t type)
 {
     dnnl_memory_desc_t src, weights, dst;
-    dnnl_matmul_desc_t operation;
     dnnl_primitive_desc_t desc;
     dnnl_dims_t src_dims = {s->m, s->k}, weights_dims = {s->k, s->n}, dst_dims = {s->m, s->n};
-    dnnl_memory_desc_init_by_tag(&src, 2, src_dims, type, dnnl_ab);
-    dnnl_memory_desc_init_by_tag(&weights, 2, weights_dims, type, dnnl_format_tag_any);
-    dnnl_memory_desc_init_by_tag(&dst, 2, dst_dims, type, dnnl_ab);
+    check(DESC_NEW(&src, 2, src_dims, type, dnnl_ab), s->text);
+    check(DESC_NEW(&weights, 2, weights_dims, type, dnnl_format_tag_any), s->text);
+    check(DESC_NEW(&dst, 2, dst_dims, type, dnnl_ab), s->text);
+#if DNNL_VERSION_MAJOR >= 3
+    check(dnnl_matmul_primitive_desc_create(&desc, engine, src, weights, NULL, dst, NULL), s->text);
+#else
+    dnnl_matmul_desc_t operation;
     check(dnnl_matmul_desc_init(&operation, &src, &weights, NULL, &dst), s->text);
     check(dnnl_primitive_desc_create(&desc, &operation, NULL, engine, NULL), s->text);
+#endif
     return desc;
 }
 
@@ -86,7 +106,7 @@ static dnnl_primitive_desc_t describe_matmul(const struct shape *s, dnnl_data_ty
 static dnnl_memory_t memory(dnnl_primitive_desc_t desc, dnnl_query_t what, void **data)
 {
     dnnl_memory_t out;
-    const dnnl_memory_desc_t *md = dnnl_primitive_desc_query_md(desc, what, 0);
+    desc_out md = dnnl_primitive_desc_query_md(desc, what, 0);
     size_t size = (dnnl_memory_desc_get_size(md) + 4095) / 4096 * 4096;
     *data = aligned_alloc(4096, size);
     if (!*data) {

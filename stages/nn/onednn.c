@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* oneDNN's v2 C API behind onednn.h: the library's types, and its versions, do not leave this file.
+/*
+ * oneDNN's C API behind onednn.h, as version 2 has it and as version 3 has it: the library's types,
+ * and what differs between its versions, do not leave this file. What differs stands in three
+ * places: what a layout holds, an operation's candidates, and saved layouts.
  */
 #include "stages/nn/onednn.h"
 
@@ -95,6 +98,39 @@ struct layout {
     dnnl_memory_desc_t desc;
 };
 
+#if DNNL_VERSION_MAJOR >= 3
+typedef const_dnnl_memory_desc_t lib_desc; /* a description is an object of the library's */
+#define DESC(layout)        ((lib_desc)(layout)->desc)
+#define DESC_NEW_BY_STRIDES dnnl_memory_desc_create_with_strides
+#define DESC_NEW_BY_TAG     dnnl_memory_desc_create_with_tag
+
+static dnnl_status_t desc_copy(dnnl_memory_desc_t *out, lib_desc desc)
+{
+    return dnnl_memory_desc_clone(out, desc);
+}
+
+static void desc_release(struct layout *layout)
+{
+    dnnl_memory_desc_destroy(layout->desc);
+}
+#else
+typedef const dnnl_memory_desc_t *lib_desc; /* a description is a plain struct */
+#define DESC(layout)        (&(layout)->desc)
+#define DESC_NEW_BY_STRIDES dnnl_memory_desc_init_by_strides
+#define DESC_NEW_BY_TAG     dnnl_memory_desc_init_by_tag
+
+static dnnl_status_t desc_copy(dnnl_memory_desc_t *out, lib_desc desc)
+{
+    *out = *desc;
+    return dnnl_success;
+}
+
+static void desc_release(struct layout *layout)
+{
+    (void)layout;
+}
+#endif
+
 static dnnl_data_type_t data_type(enum dtype dtype)
 {
     return dtype == DTYPE_BF16 ? dnnl_bf16 : dnnl_f32;
@@ -109,40 +145,76 @@ struct layout *layout_new(enum dtype dtype, int rank, const int64_t *dim, const 
         memcpy(steps, strides, (size_t)rank * sizeof(*steps));
     dnnl_data_type_t type = data_type(dtype);
     dnnl_status_t status =
-        strides
-            ? dnnl_memory_desc_init_by_strides(&layout->desc, rank, dims, type, steps)
-            : dnnl_memory_desc_init_by_tag(&layout->desc, rank, dims, type, dnnl_format_tag_any);
+        strides ? DESC_NEW_BY_STRIDES(&layout->desc, rank, dims, type, steps)
+                : DESC_NEW_BY_TAG(&layout->desc, rank, dims, type, dnnl_format_tag_any);
     BUG_ON(status != dnnl_success);
     return layout;
 }
 
-static struct layout *layout_of(const dnnl_memory_desc_t *desc)
+static struct layout *layout_of(lib_desc desc)
 {
     struct layout *layout = xcalloc(1, sizeof(*layout));
-    layout->desc = *desc;
+    BUG_ON(desc_copy(&layout->desc, desc) != dnnl_success);
     return layout;
 }
 
 struct layout *layout_copy(const struct layout *layout)
 {
-    return layout_of(&layout->desc);
+    return layout_of(DESC(layout));
 }
 
 void layout_free(struct layout *layout)
 {
+    if (!layout)
+        return;
+    desc_release(layout);
     free(layout);
 }
 
 bool layout_same(const struct layout *a, const struct layout *b)
 {
-    return dnnl_memory_desc_equal(&a->desc, &b->desc) != 0;
+    return dnnl_memory_desc_equal(DESC(a), DESC(b)) != 0;
 }
 
 size_t layout_bytes(const struct layout *layout)
 {
-    return dnnl_memory_desc_get_size(&layout->desc);
+    return dnnl_memory_desc_get_size(DESC(layout));
 }
 
+#if DNNL_VERSION_MAJOR >= 3 && (DNNL_VERSION_MAJOR > 3 || DNNL_VERSION_MINOR >= 4)
+size_t layout_save(const struct layout *layout, void *out)
+{
+    size_t bytes = 0;
+    dnnl_status_t status = dnnl_memory_desc_get_blob(NULL, &bytes, DESC(layout));
+    if (status != dnnl_success || bytes > LAYOUT_SAVED_MAX)
+        return 0;
+    status = dnnl_memory_desc_get_blob(out, &bytes, DESC(layout));
+    return status == dnnl_success ? bytes : 0;
+}
+
+struct layout *layout_restore(const void *saved, size_t bytes)
+{
+    dnnl_memory_desc_t desc;
+    if (bytes == 0 || dnnl_memory_desc_create_with_blob(&desc, saved) != dnnl_success)
+        return NULL;
+    struct layout *layout = xcalloc(1, sizeof(*layout));
+    layout->desc = desc;
+    return layout;
+}
+#elif DNNL_VERSION_MAJOR >= 3
+/* Before 3.4 the library does not tell what is in its descriptions. */
+size_t layout_save(const struct layout *layout, void *out)
+{
+    (void)layout, (void)out;
+    return 0;
+}
+
+struct layout *layout_restore(const void *saved, size_t bytes)
+{
+    (void)saved, (void)bytes;
+    return NULL;
+}
+#else
 size_t layout_save(const struct layout *layout, void *out)
 {
     _Static_assert(sizeof(layout->desc) <= LAYOUT_SAVED_MAX, "a layout can be saved");
@@ -158,13 +230,14 @@ struct layout *layout_restore(const void *saved, size_t bytes)
     memcpy(&desc, saved, sizeof(desc));
     return layout_of(&desc);
 }
+#endif
 
 /* Makes a memory object; does nothing after an earlier failure. */
 static void add_memory(dnnl_status_t *status, dnnl_memory_t *memory, const struct layout *layout,
                        void *data)
 {
     if (*status == dnnl_success)
-        *status = dnnl_memory_create(memory, &layout->desc, engine, data);
+        *status = dnnl_memory_create(memory, DESC(layout), engine, data);
 }
 
 enum device_status layout_reorder(const struct layout *from, const void *src,
@@ -175,7 +248,7 @@ enum device_status layout_reorder(const struct layout *from, const void *src,
     dnnl_memory_t src_memory = NULL, dst_memory = NULL;
     dnnl_stream_t stream = NULL;
     dnnl_status_t status =
-        dnnl_reorder_primitive_desc_create(&desc, &from->desc, engine, &to->desc, engine, NULL);
+        dnnl_reorder_primitive_desc_create(&desc, DESC(from), engine, DESC(to), engine, NULL);
     if (status != dnnl_success)
         return told(status);
     status = dnnl_primitive_create(&primitive, desc);
@@ -205,21 +278,29 @@ struct kernel {
     struct layout *src, *weights, *bias, *dst, *scratch; /* bias may be NULL */
 };
 
+#if DNNL_VERSION_MAJOR >= 3
+#define APPEND_ACT(ops, kind, alpha, beta) dnnl_post_ops_append_eltwise(ops, kind, alpha, beta)
+#define APPEND_SUM(ops)                    dnnl_post_ops_append_sum(ops, 1, 0, dnnl_data_type_undef)
+#else
+#define APPEND_ACT(ops, kind, alpha, beta) dnnl_post_ops_append_eltwise(ops, 1, kind, alpha, beta)
+#define APPEND_SUM(ops)                    dnnl_post_ops_append_sum(ops, 1)
+#endif
+
 static dnnl_status_t append_act(dnnl_post_ops_t ops, enum act act)
 {
     switch (act) {
     case ACT_NONE:
         return dnnl_success;
     case ACT_SILU:
-        return dnnl_post_ops_append_eltwise(ops, 1, dnnl_eltwise_swish, 1, 0);
+        return APPEND_ACT(ops, dnnl_eltwise_swish, 1, 0);
     case ACT_GELU:
-        return dnnl_post_ops_append_eltwise(ops, 1, dnnl_eltwise_gelu_erf, 0, 0);
+        return APPEND_ACT(ops, dnnl_eltwise_gelu_erf, 0, 0);
     case ACT_GELU_TANH:
-        return dnnl_post_ops_append_eltwise(ops, 1, dnnl_eltwise_gelu_tanh, 0, 0);
+        return APPEND_ACT(ops, dnnl_eltwise_gelu_tanh, 0, 0);
     case ACT_QUICK_GELU:
-        return dnnl_post_ops_append_eltwise(ops, 1, dnnl_eltwise_swish, 1.702f, 0);
+        return APPEND_ACT(ops, dnnl_eltwise_swish, 1.702f, 0);
     case ACT_RELU:
-        return dnnl_post_ops_append_eltwise(ops, 1, dnnl_eltwise_relu, 0, 0);
+        return APPEND_ACT(ops, dnnl_eltwise_relu, 0, 0);
     }
     BUG("no such activation");
 }
@@ -237,7 +318,7 @@ static dnnl_status_t make_attr(dnnl_primitive_attr_t *out, enum act act, bool ac
         goto destroy_attr;
     status = append_act(ops, act);
     if (status == dnnl_success && accumulate)
-        status = dnnl_post_ops_append_sum(ops, 1);
+        status = APPEND_SUM(ops);
     if (status == dnnl_success)
         status = dnnl_primitive_attr_set_post_ops(*out, ops);
     dnnl_post_ops_destroy(ops);
@@ -246,26 +327,6 @@ static dnnl_status_t make_attr(dnnl_primitive_attr_t *out, enum act act, bool ac
 destroy_attr:
     dnnl_primitive_attr_destroy(*out);
     return status;
-}
-
-/* Any operation's descriptor: the library tells them apart by their first member. */
-union description {
-    dnnl_convolution_desc_t conv;
-    dnnl_matmul_desc_t matrix;
-};
-
-static dnnl_status_t describe(const struct operation *operation, union description *description)
-{
-    const dnnl_memory_desc_t *bias = operation->bias ? &operation->bias->desc : NULL;
-    if (!operation->conv)
-        return dnnl_matmul_desc_init(&description->matrix, &operation->src->desc,
-                                     &operation->weights->desc, bias, &operation->dst->desc);
-    dnnl_dims_t strides = {operation->stride, operation->stride};
-    dnnl_dims_t dilation = {0, 0};
-    dnnl_dims_t pad = {operation->pad, operation->pad};
-    return dnnl_dilated_convolution_forward_desc_init(
-        &description->conv, dnnl_forward_inference, dnnl_convolution_direct, &operation->src->desc,
-        &operation->weights->desc, bias, &operation->dst->desc, strides, dilation, pad, pad);
 }
 
 static const char *implementation(const_dnnl_primitive_desc_t desc)
@@ -286,20 +347,81 @@ static bool is_slow(const char *name)
     return strncmp(name, "ref", 3) == 0 || strncmp(name, "simple", 6) == 0;
 }
 
-/* The first implementation that is neither gemm nor naive; else, or for `any`, simply the first. */
-static dnnl_status_t choose(const union description *description, const_dnnl_primitive_attr_t attr,
+/* Neither is wanted where there is another. */
+static bool is_last_resort(const_dnnl_primitive_desc_t desc)
+{
+    const char *name = implementation(desc);
+    return is_gemm(name) || is_slow(name);
+}
+
+#if DNNL_VERSION_MAJOR >= 3
+static dnnl_status_t first_candidate(const struct operation *operation,
+                                     const_dnnl_primitive_attr_t attr, dnnl_primitive_desc_t *out)
+{
+    lib_desc bias = operation->bias ? DESC(operation->bias) : NULL;
+    if (!operation->conv)
+        return dnnl_matmul_primitive_desc_create(out, engine, DESC(operation->src),
+                                                 DESC(operation->weights), bias,
+                                                 DESC(operation->dst), attr);
+    dnnl_dims_t strides = {operation->stride, operation->stride};
+    dnnl_dims_t dilation = {0, 0};
+    dnnl_dims_t pad = {operation->pad, operation->pad};
+    return dnnl_convolution_forward_primitive_desc_create(
+        out, engine, dnnl_forward_inference, dnnl_convolution_direct, DESC(operation->src),
+        DESC(operation->weights), bias, DESC(operation->dst), strides, dilation, pad, pad, attr);
+}
+
+/* The first implementation that is no last resort; else, or for `any`, simply the first. */
+static dnnl_status_t choose(const struct operation *operation, const_dnnl_primitive_attr_t attr,
                             bool any, dnnl_primitive_desc_t *out)
 {
+    dnnl_status_t status = first_candidate(operation, attr, out);
+    if (status != dnnl_success || any)
+        return status;
+    while (is_last_resort(*out))
+        if (dnnl_primitive_desc_next_impl(*out) != dnnl_success) {
+            dnnl_primitive_desc_destroy(*out);
+            return first_candidate(operation, attr, out);
+        }
+    return dnnl_success;
+}
+#else
+/* Any operation's descriptor: the library tells them apart by their first member. */
+union description {
+    dnnl_convolution_desc_t conv;
+    dnnl_matmul_desc_t matrix;
+};
+
+static dnnl_status_t describe(const struct operation *operation, union description *description)
+{
+    lib_desc bias = operation->bias ? DESC(operation->bias) : NULL;
+    if (!operation->conv)
+        return dnnl_matmul_desc_init(&description->matrix, DESC(operation->src),
+                                     DESC(operation->weights), bias, DESC(operation->dst));
+    dnnl_dims_t strides = {operation->stride, operation->stride};
+    dnnl_dims_t dilation = {0, 0};
+    dnnl_dims_t pad = {operation->pad, operation->pad};
+    return dnnl_dilated_convolution_forward_desc_init(
+        &description->conv, dnnl_forward_inference, dnnl_convolution_direct, DESC(operation->src),
+        DESC(operation->weights), bias, DESC(operation->dst), strides, dilation, pad, pad);
+}
+
+/* The first implementation that is no last resort; else, or for `any`, simply the first. */
+static dnnl_status_t choose(const struct operation *operation, const_dnnl_primitive_attr_t attr,
+                            bool any, dnnl_primitive_desc_t *out)
+{
+    union description description;
     dnnl_primitive_desc_iterator_t iterator;
-    dnnl_status_t status =
-        dnnl_primitive_desc_iterator_create(&iterator, description, attr, engine, NULL);
+    dnnl_status_t status = describe(operation, &description);
+    if (status != dnnl_success)
+        return status;
+    status = dnnl_primitive_desc_iterator_create(&iterator, &description, attr, engine, NULL);
     if (status != dnnl_success)
         return status;
     *out = NULL;
     do {
         dnnl_primitive_desc_t desc = dnnl_primitive_desc_iterator_fetch(iterator);
-        const char *name = implementation(desc);
-        if (any || (!is_gemm(name) && !is_slow(name))) {
+        if (any || !is_last_resort(desc)) {
             dnnl_primitive_desc_destroy(*out);
             *out = desc;
             break;
@@ -312,18 +434,15 @@ static dnnl_status_t choose(const union description *description, const_dnnl_pri
     dnnl_primitive_desc_iterator_destroy(iterator);
     return *out ? dnnl_success : dnnl_unimplemented;
 }
+#endif
 
 static dnnl_status_t plan(const struct operation *operation, bool any, dnnl_primitive_desc_t *out)
 {
-    union description description;
     dnnl_primitive_attr_t attr;
-    dnnl_status_t status = describe(operation, &description);
+    dnnl_status_t status = make_attr(&attr, operation->act, operation->accumulate);
     if (status != dnnl_success)
         return status;
-    status = make_attr(&attr, operation->act, operation->accumulate);
-    if (status != dnnl_success)
-        return status;
-    status = choose(&description, attr, any, out);
+    status = choose(operation, attr, any, out);
     dnnl_primitive_attr_destroy(attr);
     return status;
 }

@@ -345,28 +345,41 @@ const float *packed_bias(const struct packed *packed)
 /* --- running ------------------------------------------------------------------------------------
  */
 
-/* The samples one after another, or, with several lanes, side by side on a thread each. */
-static int run_lanes(const struct packed_layer *layer, const struct recipe *recipe,
-                     const struct packed_call *call, char *scratch, int lanes)
+static bool run_sample(const struct packed_layer *layer, const struct recipe *recipe,
+                       const struct packed_call *call, int64_t n, int lane, char *scratch)
 {
     int64_t pixels =
         layer->conv ? out_size(layer, call->ih) * out_size(layer, call->iw) : call->ih * call->iw;
     size_t src_bytes = (size_t)(call->ih * call->iw * layer->ic) * dtype_size(layer->dtype);
     size_t dst_bytes = (size_t)(pixels * layer->oc) * dtype_size(layer->dtype);
+    struct lane_args args = {
+        .src = (const char *)call->src + (size_t)n * src_bytes,
+        .weights = recipe->copy->data,
+        .bias = call->bias ? call->bias + n * call->bias_stride : NULL,
+        .dst = (char *)call->dst + (size_t)n * dst_bytes,
+        .scratch = scratch + (size_t)lane * recipe->scratch_bytes,
+    };
+    omp_set_num_threads(recipe->threads);
+    return lane_run(recipe->lane[lane], &args) == DEVICE_OK;
+}
+
+/*
+ * The samples one after another, or, with several lanes, side by side on a thread each. Not even a
+ * parallel region of one thread may stand around a kernel that has threads of its own: that makes
+ * the kernel's region a nested one, for which OpenMP starts new threads every time.
+ */
+static int run_lanes(const struct packed_layer *layer, const struct recipe *recipe,
+                     const struct packed_call *call, char *scratch, int lanes)
+{
     int failures = 0;
-#pragma omp parallel for schedule(static) num_threads(lanes) if (lanes > 1) reduction(+ : failures)
-    for (int64_t n = 0; n < call->n; n++) {
-        int lane = lanes > 1 ? omp_get_thread_num() : 0;
-        struct lane_args args = {
-            .src = (const char *)call->src + (size_t)n * src_bytes,
-            .weights = recipe->copy->data,
-            .bias = call->bias ? call->bias + n * call->bias_stride : NULL,
-            .dst = (char *)call->dst + (size_t)n * dst_bytes,
-            .scratch = scratch + (size_t)lane * recipe->scratch_bytes,
-        };
-        omp_set_num_threads(recipe->threads);
-        failures += lane_run(recipe->lane[lane], &args) != DEVICE_OK;
+    if (lanes == 1) {
+        for (int64_t n = 0; n < call->n; n++)
+            failures += !run_sample(layer, recipe, call, n, 0, scratch);
+        return failures;
     }
+#pragma omp parallel for schedule(static) num_threads(lanes) reduction(+ : failures)
+    for (int64_t n = 0; n < call->n; n++)
+        failures += !run_sample(layer, recipe, call, n, omp_get_thread_num(), scratch);
     return failures;
 }
 

@@ -12,13 +12,18 @@ from pathlib import Path
 
 import torch
 
-from . import networks, pictures
+from . import networks, pictures, workers
 from .networks import NETWORKS, Result
 from .settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
-WHOLE = ("picture", "small")
-DEFAULT_ONLY = ("prior", "decoder", "upsampler-1", "picture", "small")
+OTHERS = {
+    "picture": pictures.run_karlo,
+    "small": pictures.run_small,
+    "ready": workers.run_ready,
+    "memory": workers.run_memory,
+}
+DEFAULT_ONLY = ("prior", "decoder", "upsampler-1", *OTHERS)
 
 
 def parse() -> argparse.Namespace:
@@ -29,9 +34,10 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument(
         "--only",
-        choices=(*NETWORKS, *WHOLE),
+        choices=(*NETWORKS, *OTHERS),
         action="append",
-        help="a network; a whole Karlo-size picture; pictures of the shipped model. May be given again",
+        help="a network; a whole Karlo-size picture; pictures of the shipped model; how soon a decoder is ready; "
+        "what two of them hold. May be given again",
     )
     parser.add_argument("--dtype", choices=("bf16", "f32"), default="bf16")
     parser.add_argument("--batch", type=int, help="samples in a forward pass; without it each network's own")
@@ -67,23 +73,27 @@ def table(results: list[Result]) -> None:
 
 
 def describe(name: str, record: dict[str, object]) -> None:
-    print(f"{name}: " + ", ".join(f"{key} {round(value, 3) if isinstance(value, float) else value}"
-                                  for key, value in record.items()), flush=True)
+    print(
+        f"{name}: "
+        + ", ".join(f"{key} {round(value, 3) if isinstance(value, float) else value}" for key, value in record.items()),
+        flush=True,
+    )
 
 
-def measure(settings: Settings, wanted: list[str]) -> dict[str, object]:
-    records: dict[str, object] = {}
+def measure(settings: Settings, wanted: list[str]) -> dict[str, dict[str, object]]:
+    records: dict[str, dict[str, object]] = {}
     for name in wanted:
         if name in NETWORKS:
             result = networks.run(settings, name)
             records[name] = result.record()
             table([result])
-            print(f"  diffusers {result.layout}; bare shapes: " + "; ".join(
-                f"{m['shape']}: {m['gflops']}" for m in result.shapes))
+            print(
+                f"  diffusers {result.layout}; bare shapes: "
+                + "; ".join(f"{m['shape']}: {m['gflops']}" for m in result.shapes)
+            )
             continue
-        record = pictures.run_karlo(settings) if name == "picture" else pictures.run_small(settings)
-        records[name] = record
-        describe(name, record)
+        records[name] = OTHERS[name](settings)
+        describe(name, records[name])
     return records
 
 

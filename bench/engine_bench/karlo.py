@@ -6,9 +6,8 @@ piece of one block of random numbers, scaled as the goldens' are, so that gigaby
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from unittest.mock import patch
 
@@ -78,10 +77,10 @@ def uninitialised() -> Iterator[None]:
     def nothing(self: torch.nn.Module) -> None:
         pass
 
-    kinds = (torch.nn.Linear, torch.nn.Conv2d, torch.nn.Embedding)
-    with patch.multiple(kinds[0], reset_parameters=nothing), patch.multiple(kinds[1], reset_parameters=nothing):
-        with patch.multiple(kinds[2], reset_parameters=nothing):
-            yield
+    with ExitStack() as stack:
+        for kind in (torch.nn.Linear, torch.nn.Conv2d, torch.nn.Embedding):
+            stack.enter_context(patch.object(kind, "reset_parameters", nothing))
+        yield
 
 
 def make(network: str, config: dict[str, object] | None = None) -> torch.nn.Module:
@@ -232,7 +231,3 @@ def write_inputs(path: Path, given: dict[str, torch.Tensor]) -> None:
     """For the engine: pictures as [n, h, w, c]."""
     nhwc = {name: t.permute(0, 2, 3, 1).contiguous() if t.ndim == 4 else t for name, t in given.items()}
     save_file(nhwc, path)
-
-
-def remove(model: Path) -> None:
-    shutil.rmtree(model, ignore_errors=True)

@@ -96,7 +96,9 @@ def reference_output(settings: Settings, network: str, batch: int) -> Path:
     """diffusers' output in f32, made when it is missing."""
     path = settings.model / f"reference.{network}.{batch}"
     if not path.exists():
-        side = Side(diffusers_command(settings, network, batch, "f32", "--layout", "channels_last"), settings.environment)
+        side = Side(
+            diffusers_command(settings, network, batch, "f32", "--layout", "channels_last"), settings.environment
+        )
         side.go()
         side.ask(f"save {path}")
         side.close()

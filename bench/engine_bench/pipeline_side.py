@@ -11,10 +11,13 @@ import json
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import torch
 from diffusers import UnCLIPPipeline
-from diffusers.schedulers import UnCLIPScheduler
+from diffusers.pipelines.unclip import pipeline_unclip
+from diffusers.schedulers import UnCLIPScheduler, scheduling_unclip
+from diffusers.utils.torch_utils import randn_tensor
 from transformers import CLIPTokenizerFast
 
 from . import karlo
@@ -40,9 +43,30 @@ def open_pipeline(model: Path, dtype: torch.dtype) -> UnCLIPPipeline:
         name: UnCLIPScheduler.from_pretrained(model / name)
         for name in ("prior_scheduler", "decoder_scheduler", "super_res_scheduler")
     }
-    pipeline = UnCLIPPipeline(tokenizer=CLIPTokenizerFast.from_pretrained(model / "tokenizer"), **networks, **schedulers)
+    pipeline = UnCLIPPipeline(
+        tokenizer=CLIPTokenizerFast.from_pretrained(model / "tokenizer"), **networks, **schedulers
+    )
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
+
+
+def enlarge_in_f32() -> None:
+    """torch has no bicubic interpolation of bf16 on CPUs: the pipeline's one call of it takes f32."""
+    plain = torch.nn.functional.interpolate
+
+    def interpolate(x: torch.Tensor, **how: object) -> torch.Tensor:
+        return plain(x.float(), **how).to(x.dtype)
+
+    pipeline_unclip.F = SimpleNamespace(**vars(torch.nn.functional) | {"interpolate": interpolate})
+
+
+def draw_in_f32() -> None:
+    """In bf16 torch's generators give other numbers, so another picture than the engine's."""
+
+    def draw(*shape: object, dtype: torch.dtype, **how: object) -> torch.Tensor:
+        return randn_tensor(*shape, dtype=torch.float32, **how).to(dtype)
+
+    pipeline_unclip.randn_tensor = scheduling_unclip.randn_tensor = draw
 
 
 def main() -> None:
@@ -56,6 +80,8 @@ def main() -> None:
     parser.add_argument("--layout", choices=("contiguous", "channels_last"), required=True)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
+    enlarge_in_f32()
+    draw_in_f32()
     pipeline = open_pipeline(arguments.model, karlo.DTYPES[arguments.dtype])
     if arguments.layout == "channels_last":
         for name in ("decoder", "super_res_first", "super_res_last"):

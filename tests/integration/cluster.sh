@@ -33,6 +33,15 @@ expect "exit status" "$(
 [[ $(UNCLIP_HOME=$WORK/other cluster status --json | jq -r .redis) != "$UNCLIP_REDIS" ]] || fail "two clusters share a port"
 UNCLIP_HOME=$WORK/other cluster down
 
+# the port of a server that is gone is not used as long as a process of its cluster is left, which would come to us
+port=$(sed -n 's/^REDIS=.*://p' "$WORK/other/cluster.env")
+CLUSTER_PROCESS=$WORK/gone/decoder-0 bash -c 'while :; do sleep 0.2; done' worker --redis "127.0.0.1:$port" &
+stray=$!
+UNCLIP_HOME=$WORK/other cluster up redis
+kill $stray
+[[ $(sed -n 's/^REDIS=.*://p' "$WORK/other/cluster.env") != "$port" ]] || fail "a server is where another cluster's is looked for"
+UNCLIP_HOME=$WORK/other cluster down
+
 # a port that is taken: one sentence
 ! UNCLIP_HOME=$WORK/third UNCLIP_REDIS_PORT=${UNCLIP_REDIS##*:} cluster up redis 2>"$WORK/err" || fail "a taken port is used"
 expect "lines of the message" "$(wc -l <"$WORK/err")" 1

@@ -158,22 +158,44 @@ int scheduler_inversion_timestep(const struct scheduler *scheduler, int i)
     return scheduler->timesteps[scheduler->steps - 1 - i];
 }
 
-void scheduler_inversion_step(const struct scheduler *scheduler, int i, const float *model_output,
-                              const float *sample, float *next, size_t count)
+static struct ddim_move inversion_move(const struct scheduler *scheduler, int i)
 {
     BUG_ON(scheduler->sampler != SAMPLER_DDIM || scheduler->eta > 0);
     int from = i > 0 ? scheduler_inversion_timestep(scheduler, i - 1) : 0;
     float bar = alpha_bar_at(scheduler, from);
     float bar_next = alpha_bar_at(scheduler, scheduler_inversion_timestep(scheduler, i));
-    struct ddim_move k = {
+    return (struct ddim_move){
         .alpha = sqrtf(bar),
         .sigma = sqrtf(1.0f - bar),
         .alpha_next = sqrtf(bar_next),
         .direction = sqrtf(1.0f - bar_next),
     };
+}
+
+void scheduler_inversion_step(const struct scheduler *scheduler, int i, const float *model_output,
+                              const float *sample, float *next, size_t count)
+{
+    struct ddim_move k = inversion_move(scheduler, i);
     for (size_t j = 0; j < count; j++)
         next[j] = ddim_mix(&k, predict(scheduler, k.alpha, k.sigma, model_output[j], sample[j]),
                            sample[j]);
+}
+
+/*
+ * A fixed point that plain repetition runs away from where the network predicts the picture: near
+ * the end of the noise it returns about what it is given, and the step weighs that by -slope, which
+ * is beyond -1. Moving 1 / (1 + slope) of the way undoes just that. A predicted noise needs none.
+ */
+void scheduler_inversion_refine(const struct scheduler *scheduler, int i, const float *model_output,
+                                const float *sample, float *guess, size_t count)
+{
+    struct ddim_move k = inversion_move(scheduler, i);
+    bool picture = scheduler->prediction == PREDICTION_SAMPLE;
+    float slope = picture ? fabsf(k.direction / k.sigma * k.alpha - k.alpha_next) : 0;
+    for (size_t j = 0; j < count; j++) {
+        float given = predict(scheduler, k.alpha, k.sigma, model_output[j], sample[j]);
+        guess[j] += (ddim_mix(&k, given, sample[j]) - guess[j]) / (1.0f + slope);
+    }
 }
 
 /* ---- dpm-solver++ ---- */

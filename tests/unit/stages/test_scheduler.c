@@ -268,6 +268,31 @@ static void test_inversion(void **state)
     }
 }
 
+/* A network that predicts most of what it sees, as one does where there is little noise: from what
+   is refined, DDIM comes back to the sample. */
+static void test_inversion_refined(void **state)
+{
+    (void)state;
+    struct scheduler scheduler;
+    struct err err;
+    load_valid(&scheduler, "{\"prediction_type\": \"sample\"}");
+    struct sampling sampling = {.sampler = SAMPLER_DDIM, .steps = 10};
+    assert_int_equal(scheduler_set_sampling(&scheduler, &sampling, &err), 0);
+    for (int i = 1; i < 10; i++) {
+        const float sample = 0.6f;
+        float guess = sample, output = 0;
+        for (int k = 0; k < 40; k++) {
+            output = 0.9f * guess;
+            scheduler_inversion_refine(&scheduler, i, &output, &sample, &guess, 1);
+        }
+        float back = guess;
+        output = 0.9f * guess;
+        scheduler_step(&scheduler, 9 - i, &output, NULL, &back, NULL, &back, NULL, 1);
+        assert_true(fabsf(back - sample) < 1e-4f);
+    }
+    scheduler_release(&scheduler);
+}
+
 /* A network that always predicts one picture is led to it by every sampler, in any number of steps;
    and the two solvers then go the same way. */
 static void test_solvers_end_at_the_picture(void **state)
@@ -326,11 +351,17 @@ static void test_noise_and_history(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_defaults),          cmocka_unit_test(test_tables),
-        cmocka_unit_test(test_refusals),          cmocka_unit_test(test_missing_file),
-        cmocka_unit_test(test_step_counts),       cmocka_unit_test(test_last_step),
-        cmocka_unit_test(test_formula),           cmocka_unit_test(test_in_place),
-        cmocka_unit_test(test_inversion),         cmocka_unit_test(test_solvers_end_at_the_picture),
+        cmocka_unit_test(test_defaults),
+        cmocka_unit_test(test_tables),
+        cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_missing_file),
+        cmocka_unit_test(test_step_counts),
+        cmocka_unit_test(test_last_step),
+        cmocka_unit_test(test_formula),
+        cmocka_unit_test(test_in_place),
+        cmocka_unit_test(test_inversion),
+        cmocka_unit_test(test_inversion_refined),
+        cmocka_unit_test(test_solvers_end_at_the_picture),
         cmocka_unit_test(test_noise_and_history),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -11,6 +11,8 @@ points() {
   sed -nE 's/^ *X\(FAULT_[A-Z_]+, "([a-z_]+)", (FAULT_[A-Z]+),.*/\1 \2/p' "$ROOT/common/fault.h" |
     awk -v program="FAULT_${1^^}" '$2 == program || $2 == "FAULT_BOTH" { print $1 }'
 }
+expect "points found in the table" "$({ points worker && points coordinator; } | sort -u | wc -l)" \
+  "$(grep -c 'X(FAULT_' "$ROOT/common/fault.h")"
 # with_fault NAME POINT[:ACTION...]: restarts the process so that it dies there, which may be before it is ready
 with_fault() { UNCLIP_FAULT=$2 cluster restart "$1" 2>"$WORK/said" || true; }
 # dies_there NAME POINT: it did; starts it again without the fault

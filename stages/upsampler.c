@@ -166,8 +166,8 @@ static int upsampler_2_open(void **state, const char *model_path, struct nn *nn,
 
 /* ---- running ---- */
 
-/* Whether the last step has a network of its own: it knows no timestep but 0, and nothing of what
-   the other one's deep part has made. */
+/* Whether the last step has a network of its own, which knows nothing of what the other one's deep
+   part has made. */
 static bool has_own_last(const struct upsampler *stage)
 {
     return stage->last_in_use != &stage->first;
@@ -260,7 +260,9 @@ static int run_network(struct upsampler *stage, struct item *const *items, size_
         .finish = finish,
         .context = &run,
     };
-    int rc = run.input ? denoise_set_sampling(&stage->scheduler, settings, has_own_last(stage), err)
+    /* Every sampler ends at timestep 0: a network for the last step knows no other, and without it
+       a solver leaves grain. */
+    int rc = run.input ? denoise_set_sampling(&stage->scheduler, settings, true, err)
                        : err_set(err, ERR_OUT_OF_MEMORY, "cannot hold the upsampler's input");
     for (size_t i = 0; i < count && rc == 0; i++)
         if (item_live(items[i]))

@@ -48,6 +48,8 @@ bad size <<<'{"version":1,"type":"text-to-image","prompt":"x","size":100}'
 bad size-huge <<<'{"version":1,"type":"text-to-image","prompt":"x","size":4096}'
 bad steps <<<'{"version":1,"type":"text-to-image","prompt":"x","steps":{"decoder":1001}}'
 bad guidance <<<'{"version":1,"type":"text-to-image","prompt":"x","guidance":{"decoder":1e9}}'
+bad sampler <<<'{"version":1,"type":"text-to-image","prompt":"x","sampler":{"decoder":"euler"}}'
+bad eta <<<'{"version":1,"type":"text-to-image","prompt":"x","eta":{"decoder":0.5}}'
 bad two-ids <<<'{"version":1,"type":"text-to-image","prompt":"x","id":"another"}'
 bad megabyte < <(
   printf '{"version":1,"type":"text-to-image","prompt":"'

@@ -9,6 +9,7 @@
  *   notice          on_rebalance(), kafka_record_current(), both drop_revoked()
  *   fetch, replay   the consumer's start on a partition; partition_read() in coordinator.c
  *   take            handle_record() with admit(), handle_settle(); in workers pull()
+ *   due             handle_due(), serve_due() in coordinator.c; kafka_publish()
  *   compute, store  compute.c; storage_write() out of output.c
  *   show, check     write_slice(), check() and the watermark's functions in view.c
  *
@@ -19,6 +20,7 @@
 
 #include <string.h>
 
+#include "tests/model/handle.h"
 #include "tests/model/state.h"
 
 /*  X(identifier, text): every step has a member, a job or a pool as its argument. */
@@ -27,6 +29,7 @@
     X(ACT_REPEAT, "a client submits job %d again")                                                 \
     X(ACT_OTHER, "a client submits another body as job %d")                                        \
     X(ACT_CANCEL, "a client cancels job %d")                                                       \
+    X(ACT_PASS, "the deadline of job %d passes")                                                   \
     X(ACT_FLUSH, "Redis is emptied")                                                               \
     X(ACT_CRASH, "%s crashes")                                                                     \
     X(ACT_TAKEOVER, "%s is started though its other self lives")                                   \
@@ -45,7 +48,11 @@
     X(ACT_TAKE_1, "%s takes an event")                                                             \
     X(ACT_COMPUTE, "%s computes")                                                                  \
     X(ACT_FAIL, "%s fails to compute")                                                             \
-    X(ACT_DROP, "%s drops a picture of a cancelled job")                                           \
+    X(ACT_DROP, "%s drops a picture of a job that has ended")                                      \
+    X(ACT_TROUBLE, "%s fails to compute, but may try again")                                       \
+    X(ACT_RETRY, "%s writes a task anew")                                                          \
+    X(ACT_EXPIRE, "%s ends a job whose deadline has passed")                                       \
+    X(ACT_EXIT, "%s exits, since nothing tells whether it has committed")                          \
     X(ACT_STORE, "%s stores the picture")                                                          \
     X(ACT_BEGIN, "%s begins a transaction")                                                        \
     X(ACT_FENCED, "%s finds itself fenced off")                                                    \
@@ -233,110 +240,7 @@ static void step_replay(struct turn *turn, int i)
     end_step(turn, ACT_REPLAY, i, false);
 }
 
-/* --- what a coordinator does with a record --- */
-
-/* live_job_drop() */
-static unsigned drop_pending(const struct turn *turn, unsigned job)
-{
-    for (int picture = 0; picture < turn->bounds->pictures; picture++)
-        if (picture_of(job, picture) == PENDING)
-            job = picture_set(job, picture, DROPPED);
-    return (job & ~7u) | ENDED;
-}
-
-/* handle_job(). Whether the job has changed. */
-static bool job_handle(const struct turn *turn, unsigned *job, enum job_record kind)
-{
-    bool known = life_of(*job) != ABSENT;
-    if (mutated(turn, ENDED_FORGOTTEN) && life_of(*job) == ENDED)
-        known = false;
-    if (kind == CANCEL) {
-        if (!live(*job))
-            return false; /* it has ended, or a dead letter */
-        *job = drop_pending(turn, *job);
-        return true;
-    }
-    if (known)
-        return false; /* a repetition, or a dead letter */
-    *job = ACCEPTED | (unsigned)kind << 3;
-    return true;
-}
-
-static bool over(const struct turn *turn, unsigned job)
-{
-    for (int picture = 0; picture < turn->bounds->pictures; picture++)
-        if (picture_of(job, picture) == PENDING)
-            return false;
-    return true;
-}
-
-/* handle_event(). Whether the job has changed. */
-static bool event_handle(const struct turn *turn, unsigned *job, int picture, enum event kind)
-{
-    static const enum picture states[] = {PENDING, STORED, FAILED, DROPPED};
-    if (mutated(turn, LATE_EVENT_COUNTED) && life_of(*job) == ENDED)
-        return true;
-    if (!live(*job) || picture_of(*job, picture) != PENDING)
-        return false;
-    *job = picture_set((*job & ~7u) | RUNNING, picture, states[kind]);
-    if (over(turn, *job))
-        *job = (*job & ~7u) | ENDED;
-    return true;
-}
-
-/* Pictures between their admission and their end. */
-static int in_flight(const struct turn *turn, const struct member *member)
-{
-    int count = 0;
-    for (int job = 0; job < 2; job++)
-        for (int picture = 0; picture < turn->bounds->pictures; picture++) {
-            unsigned value = ledger_of(member, job);
-            count +=
-                live(value) && picture < admitted(value) && picture_of(value, picture) == PENDING;
-        }
-    return count;
-}
-
-/* Lets one picture of the job in. */
-static void admit_one(const struct turn *turn, struct member *member, int job, unsigned *changed)
-{
-    unsigned value = ledger_of(member, job);
-    member->tasks |= 1u << (job | admitted(value) << 1) & 15;
-    value += 1u << 8;
-    if (life_of(value) == ACCEPTED)
-        value = (value & ~7u) | QUEUED;
-    ledger_set(member, job, value);
-    if (!mutated(turn, ADMISSION_UNMARKED))
-        *changed |= 1u << job;
-}
-
-/* admit(): as long as there is room. Whose turn it is between two jobs is not modelled. */
-static void admit(const struct turn *turn, struct member *member, unsigned *changed)
-{
-    int room = turn->bounds->room ? turn->bounds->room : 4;
-    for (int job = 0; job < turn->bounds->jobs; job++)
-        while (live(ledger_of(member, job)) &&
-               admitted(ledger_of(member, job)) < turn->bounds->pictures &&
-               in_flight(turn, member) < room)
-            admit_one(turn, member, job, changed);
-}
-
-/* handle_record() */
-static void coordinator_handle(struct turn *turn, struct member *member, uint8_t record)
-{
-    int job = record_job(record);
-    unsigned value = ledger_of(member, job), kind = record_kind(record), changed = 0;
-    bool change = member->topic
-                      ? event_handle(turn, &value, record_picture(record), (enum event)kind)
-                      : job_handle(turn, &value, (enum job_record)kind);
-    ledger_set(member, job, value);
-    if (change)
-        changed |= 1u << job;
-    member->tasks = 0;
-    admit(turn, member, &changed);
-    member->changed = changed & 3;
-    member->unshown |= changed & 3;
-}
+/* --- a coordinator's and a worker's next record --- */
 
 static void step_take(struct turn *turn, int i, int input)
 {
@@ -379,12 +283,28 @@ static void step_show(struct turn *turn, int i, int job)
     end_step(turn, job ? ACT_SHOW_1 : ACT_SHOW_0, i, false);
 }
 
+/* The two coordinators' marks differ in bit 2. */
+static unsigned mark_of(const struct turn *turn, int i, unsigned watermark)
+{
+    return watermark | (mutated(turn, MARK_UNSIGNED) ? 0 : (unsigned)i << 2);
+}
+
+/* Whether Redis is not as the member left it. */
+static bool mark_lost(const struct turn *turn, const struct member *member)
+{
+    if (mutated(turn, VIEW_LOSS_UNNOTICED))
+        return false;
+    if (mutated(turn, MARK_UNSIGNED))
+        return turn->state->mark < member->left_mark;
+    return turn->state->mark != member->left_mark;
+}
+
 static void step_rewrite(struct turn *turn, int i)
 {
     struct member *next = begin_step(turn, i);
-    if (turn->next.mark == 0)
-        turn->next.mark = 1;
-    next->left_mark = turn->next.mark & 3;
+    unsigned watermark = turn->state->mark & 3;
+    turn->next.mark = (uint8_t)mark_of(turn, i, watermark ? watermark : 1);
+    next->left_mark = turn->next.mark & 7;
     next->behind = 0;
     for (int job = 0; job < 2; job++)
         if (life_of(ledger_of(next, job)) != ABSENT)
@@ -396,11 +316,11 @@ static void step_raise(struct turn *turn, int i)
 {
     struct member *next = begin_step(turn, i);
     int ended = ended_count(next);
-    if (next->behind || next->unshown || 1 + ended <= next->left_mark ||
+    if (next->behind || next->unshown || 1 + ended <= (int)(next->left_mark & 3) ||
         turn->state->mark != next->left_mark)
         return;
-    turn->next.mark = (uint8_t)(1 + ended);
-    next->left_mark = (1u + (unsigned)ended) & 3;
+    turn->next.mark = (uint8_t)mark_of(turn, i, 1 + (unsigned)ended);
+    next->left_mark = turn->next.mark & 7;
     end_step(turn, ACT_RAISE, i, false);
 }
 
@@ -411,11 +331,19 @@ static void step_view(struct turn *turn, int i)
         step_show(turn, i, job);
     if (member->behind)
         step_rewrite(turn, i);
-    else if (turn->state->mark < member->left_mark && !mutated(turn, VIEW_LOSS_UNNOTICED)) {
+    else if (mark_lost(turn, member)) {
         begin_step(turn, i)->behind = 1;
         end_step(turn, ACT_CHECK, i, false);
     }
     step_raise(turn, i);
+}
+
+static void step_due(struct turn *turn, int i, int job)
+{
+    if (coordinator_retry(turn, begin_step(turn, i), job))
+        end_step(turn, ACT_RETRY, i, false);
+    if (coordinator_expire(turn, begin_step(turn, i), job))
+        end_step(turn, ACT_EXPIRE, i, false);
 }
 
 static void step_idle(struct turn *turn, int i)
@@ -434,6 +362,8 @@ static void step_idle(struct turn *turn, int i)
         step_replay(turn, i);
     if (coordinator && member->replayed)
         step_view(turn, i);
+    for (int job = 0; job < turn->bounds->jobs && coordinator && member->replayed; job++)
+        step_due(turn, i, job);
     for (int input = 0; input < inputs_of(i); input++)
         if (member->fetched && (member->replayed || !coordinator))
             step_take(turn, i, input);
@@ -457,7 +387,9 @@ static void picture_store(struct turn *turn, int i)
 
 static void step_held(struct turn *turn, int i)
 {
-    int job = (int)turn->state->members[i].job;
+    const struct member *member = &turn->state->members[i];
+    int job = (int)member->job;
+    uint8_t task = turn->state->logs[input_of(i, 0)][at_of(member, 0)];
     step_notice(turn, i);
     begin_step(turn, i);
     if (pool_of(i) == POOL_LAST && !mutated(turn, EVENT_BEFORE_PICTURE))
@@ -465,8 +397,10 @@ static void step_held(struct turn *turn, int i)
     compute(turn, i, FINISH, pool_of(i) == POOL_LAST ? ACT_STORE : ACT_COMPUTE, false);
     if (spend(turn, FAILURE))
         compute(turn, i, FAIL, ACT_FAIL, true);
+    if (record_picture(task) == 0 && spend(turn, RETRIABLE))
+        compute(turn, i, RETRY, ACT_TROUBLE, true);
     begin_step(turn, i);
-    if (turn->state->redis[job] == ENDED)
+    if (turn->state->redis[job] == ENDED || turn->state->expired >> job & 1)
         compute(turn, i, DROP, ACT_DROP, false);
 }
 
@@ -486,7 +420,9 @@ static void step_ready(struct turn *turn, int i)
 static void record_done(struct member *member)
 {
     int input = (int)member->topic;
-    at_set(member, input, at_of(member, input) + 1);
+    if (!member->timer)
+        at_set(member, input, at_of(member, input) + 1);
+    member->timer = 0;
     member->pc = IDLE;
     member->meta = member->asked = member->half = 0;
     member->topic = 0;
@@ -500,7 +436,7 @@ static void record_done(struct member *member)
 static void commit_answered(struct turn *turn, int i)
 {
     struct member *next = &turn->next.members[i];
-    if (mutated(turn, OFFSETS_OUTSIDE)) {
+    if (mutated(turn, OFFSETS_OUTSIDE) && !next->timer) {
         next->pc = LATE_OFFSETS;
     } else if (mutated(turn, EVENT_BEFORE_PICTURE) && pool_of(i) == POOL_LAST) {
         next->pc = LATE_STORE;
@@ -532,14 +468,15 @@ static void step_offsets(struct turn *turn, int i)
 {
     int tid = tid_of(turn->bounds, i);
     struct member *next = begin_step(turn, i);
-    bool fence = !mutated(turn, NO_GENERATION_FENCE) && !mutated(turn, NO_FENCES);
+    bool fence = !mutated(turn, NO_GENERATION_FENCE) && !mutated(turn, NO_FENCES) &&
+                 !(mutated(turn, TIMER_UNFENCED) && next->timer);
     if (next->meta || !fence) {
         turn->next.members[tid].offsets = 1;
         end_step(turn, ACT_OFFSETS, i, false);
         return;
     }
     txn_abort(&turn->next, tid);
-    next->pc = ASK;
+    next->pc = next->timer ? READY : ASK;
     end_step(turn, ACT_REFUSED, i, false);
 }
 
@@ -568,8 +505,13 @@ static void step_txn(struct turn *turn, int i)
 static void step_recover(struct turn *turn, int i)
 {
     struct member *next = begin_step(turn, i);
+    if (next->timer && next->asked && !mutated(turn, TIMER_REPEATED)) { /* publish() */
+        member_clear(next, DOWN, false);
+        end_step(turn, ACT_EXIT, i, false);
+        return;
+    }
     producer_start(turn, i);
-    next->pc = mutated(turn, UNKNOWN_REPEATED) ? READY : ASK;
+    next->pc = mutated(turn, UNKNOWN_REPEATED) || next->timer ? READY : ASK;
     end_step(turn, ACT_RECOVER, i, false);
 }
 
@@ -693,6 +635,10 @@ static void step_client(struct turn *turn, int job)
         client_send(turn, job, OTHER, ACT_OTHER);
     if (spend(turn, CANCELLATION))
         client_send(turn, job, CANCEL, ACT_CANCEL);
+    if (!(turn->state->expired >> job & 1) && spend(turn, DEADLINE)) {
+        turn->next.expired |= (uint8_t)(1 << job);
+        end_step(turn, ACT_PASS, job, true);
+    }
 }
 
 static void step_flush(struct turn *turn)
@@ -729,8 +675,9 @@ static void model_initial(const void *context, void *memory)
     const uint8_t left[BUDGETS] = {
         [CRASH] = (uint8_t)bounds->crashes,        [TAKEOVER] = (uint8_t)bounds->takeovers,
         [REBALANCE] = (uint8_t)bounds->rebalances, [UNKNOWN] = (uint8_t)bounds->unknowns,
-        [FAILURE] = (uint8_t)bounds->failures,     [REPEAT] = (uint8_t)bounds->repeats,
-        [ANOTHER] = (uint8_t)bounds->others,       [CANCELLATION] = (uint8_t)bounds->cancels,
+        [FAILURE] = (uint8_t)bounds->failures,     [RETRIABLE] = (uint8_t)bounds->retries,
+        [REPEAT] = (uint8_t)bounds->repeats,       [ANOTHER] = (uint8_t)bounds->others,
+        [CANCELLATION] = (uint8_t)bounds->cancels, [DEADLINE] = (uint8_t)bounds->deadlines,
         [FLUSH] = (uint8_t)bounds->flushes};
     memcpy(state->left, left, sizeof left);
     for (int i = 0; i < MEMBERS; i++) {

@@ -30,7 +30,11 @@ enum pool { POOL_COORDINATOR, POOL_FIRST, POOL_LAST, POOL_COUNT };
     X(ADMISSION_UNMARKED, "a picture is admitted without a mark in its job's state")               \
     X(VIEW_BEFORE_COMMIT, "Redis is written before the commit")                                    \
     X(VIEW_GOES_BACK, "the script that writes Redis does not compare ranks")                       \
-    X(VIEW_LOSS_UNNOTICED, "nobody looks whether Redis was emptied")
+    X(VIEW_LOSS_UNNOTICED, "nobody looks whether Redis was emptied")                               \
+    X(MARK_UNSIGNED, "the mark in Redis does not say who wrote it")                                \
+    X(RETRY_UNMARKED, "a try again is written without a mark in its job's state")                  \
+    X(TIMER_UNFENCED, "what is due is written whoever has the partition")                          \
+    X(TIMER_REPEATED, "a timer's commit of unknown outcome is repeated")
 
 enum mutation {
 #define X(id, text) id,
@@ -51,11 +55,14 @@ struct bounds {
     bool one_slot[POOL_COUNT];
     int crashes, takeovers, rebalances;
     int unknowns; /* a commit's request or its answer is lost, or a live transaction times out */
-    int failures; /* of computing */
+    int failures; /* of computing, for good */
+    int retries;  /* failures of a job's first picture that are worth another try, of which it has
+                     one */
     int repeats;  /* the same job record again */
     int others;   /* the same id with another body */
     int cancels;
-    int flushes; /* Redis emptied */
+    int deadlines; /* that pass */
+    int flushes;   /* Redis emptied */
     enum mutation mutation;
 };
 

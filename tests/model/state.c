@@ -68,9 +68,9 @@ unsigned ledger_of(const struct member *member, int job)
 void ledger_set(struct member *member, int job, unsigned value)
 {
     if (job)
-        member->ledger1 = value & 1023;
+        member->ledger1 = value & 4095;
     else
-        member->ledger0 = value & 1023;
+        member->ledger0 = value & 4095;
 }
 
 enum life life_of(unsigned job)
@@ -96,7 +96,17 @@ bool live(unsigned job)
 
 int admitted(unsigned job)
 {
-    return (int)(job >> 8);
+    return (int)(job >> 8 & 3);
+}
+
+enum retry retry_of(unsigned job)
+{
+    return (enum retry)(job >> 10 & 3);
+}
+
+unsigned retry_set(unsigned job, enum retry retry)
+{
+    return (job & ~(3u << 10)) | (unsigned)retry << 10;
 }
 
 uint8_t record_make(int job, int picture, unsigned kind)
@@ -121,7 +131,12 @@ unsigned record_kind(uint8_t record)
 
 int record_owner(uint8_t record)
 {
-    return (record >> 4) - 1;
+    return (record >> 4 & 7) - 1;
+}
+
+unsigned record_attempt(uint8_t record)
+{
+    return record >> 2 & 1;
 }
 
 int readable(const struct state *state, enum topic topic)
@@ -183,22 +198,31 @@ void txn_abort(struct state *state, int tid)
     txn_close(state, tid);
 }
 
+/* An event of the committed log; `seen` by all bits but the owner's, of those before it. */
+static void check_event(struct state *state, uint8_t record, int announced[4], bool seen[256])
+{
+    int picture = record & 3;
+    bool announces = !(record & RETRY_BIT) && record_kind(record) != STAGE_FINISHED;
+    bool absent =
+        announces && record_kind(record) == PICTURE_FINISHED && !(state->stored >> picture & 1);
+    wrong_if(state, absent, NOT_STORED);
+    wrong_if(state, announces && announced[picture]++ > 0, ANNOUNCED_TWICE);
+    wrong_if(state, seen[record], EVENT_TWICE);
+}
+
 static void check_log(struct state *state, enum topic topic)
 {
-    int seen[8] = {0}, announced[4] = {0};
+    bool seen[256] = {false};
+    int announced[4] = {0};
     for (int i = 0; i < state->length[topic]; i++) {
         uint8_t record = state->logs[topic][i];
         if (record_owner(record) >= 0)
             continue;
-        bool event = topic == EVENTS, announces = event && record_kind(record) != STAGE_FINISHED;
-        int picture = record & 3;
-        bool absent =
-            announces && record_kind(record) == PICTURE_FINISHED && !(state->stored >> picture & 1);
-        wrong_if(state, absent, NOT_STORED);
-        if (announces)
-            wrong_if(state, announced[picture]++ > 0, ANNOUNCED_TWICE);
+        if (topic == EVENTS)
+            check_event(state, record, announced, seen);
         else
-            wrong_if(state, seen[picture]++ > 0, event ? EVENT_TWICE : TASK_TWICE);
+            wrong_if(state, seen[record], TASK_TWICE);
+        seen[record] = true;
     }
 }
 
@@ -206,7 +230,7 @@ static void log_commit(struct state *state, enum topic topic, int tid)
 {
     for (int i = 0; i < state->length[topic]; i++)
         if (record_owner(state->logs[topic][i]) == tid)
-            state->logs[topic][i] &= 15;
+            state->logs[topic][i] &= RETRY_BIT | 15;
     if (topic != JOBS)
         check_log(state, topic);
 }
@@ -226,7 +250,7 @@ bool first_half(const struct turn *turn, int i)
     bool ends = false;
     for (int job = 0; job < 2; job++)
         ends = ends || ((member->changed >> job & 1) && life_of(ledger_of(member, job)) == ENDED);
-    return mutated(turn, TOMBSTONE_BEFORE_RESULT) && ends && !member->half;
+    return mutated(turn, TOMBSTONE_BEFORE_RESULT) && ends && !member->half && !member->timer;
 }
 
 /* The coordinator's state or result record: handle_settle(). */
@@ -251,7 +275,7 @@ void txn_commit(struct turn *turn, int i)
     int tid = tid_of(turn->bounds, i);
     for (enum topic topic = 0; topic < TOPICS; topic++)
         log_commit(state, topic, tid);
-    if (state->members[tid].offsets)
+    if (state->members[tid].offsets && !state->members[i].timer)
         offset_commit(state, i);
     for (int job = 0; job < 2; job++)
         if (state->members[i].changed >> job & 1)
@@ -267,12 +291,16 @@ static void produce_event(struct state *state, int picture, enum event event, in
 static void produce_work(struct state *state, int i, int tid)
 {
     const struct member *member = &state->members[i];
-    int picture = state->logs[input_of(i, 0)][at_of(member, 0)] & 3;
+    uint8_t task = state->logs[input_of(i, 0)][at_of(member, 0)] & 7;
+    int picture = task & 3;
     bool last = pool_of(i) == POOL_LAST;
     if (member->work == FINISH && !last)
-        append(state, LAST, (uint8_t)picture, tid);
+        append(state, LAST, task, tid);
     if (member->work == FINISH)
         produce_event(state, picture, last ? PICTURE_FINISHED : STAGE_FINISHED, tid);
+    else if (member->work == RETRY)
+        append(state, EVENTS,
+               (uint8_t)(RETRY_BIT | picture | last << 2 | (int)record_attempt(task) << 3), tid);
     else
         produce_event(state, picture, member->work == FAIL ? PICTURE_FAILED : PICTURE_DROPPED, tid);
 }
@@ -289,6 +317,8 @@ void produce(struct turn *turn, int i)
     for (int picture = 0; picture < 4 && !first_half(turn, i); picture++)
         if (member->tasks >> picture & 1)
             append(state, FIRST, (uint8_t)picture, tid);
+    if (member->timer && member->half)
+        append(state, member->topic ? LAST : FIRST, record_make((int)member->job, 0, 1), tid);
 }
 
 /* --- showing --- */
@@ -302,7 +332,9 @@ static void show_log(const struct state *state, enum topic topic, const char *na
         uint8_t record = state->logs[topic][i];
         fprintf(out, " %d/%d%s%s%s", record_job(record), record_picture(record),
                 topic <= EVENTS ? " " : "",
-                topic <= EVENTS ? kinds[topic][record_kind(record)] : "",
+                record & RETRY_BIT ? "retry"
+                : topic <= EVENTS  ? kinds[topic][record_kind(record)]
+                                   : &" again"[record_attempt(record) ? 0 : 6],
                 record_owner(record) < 0 ? "" : " (open)");
         fputc(i + 1 < state->length[topic] ? ',' : ' ', out);
     }

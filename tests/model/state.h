@@ -20,13 +20,15 @@ enum topic { JOBS, EVENTS, FIRST, LAST, TOPICS };
 
 enum pc { DOWN, STARTING, IDLE, HELD, READY, TXN, RECOVER, ASK, LATE_OFFSETS, LATE_STORE };
 
-/* What a worker's task comes to. */
-enum work { NOTHING, FINISH, FAIL, DROP };
+/* What a worker's task comes to; 0 where there is none. */
+enum work { FINISH, FAIL, DROP, RETRY };
 
 enum job_record { SUBMIT, OTHER, CANCEL };
 enum event { STAGE_FINISHED, PICTURE_FINISHED, PICTURE_FAILED, PICTURE_DROPPED };
 
-/* Jobs as in a ledger: bits 0-2 life, 3 body, 4-5 and 6-7 pictures, 8-9 how many are admitted. */
+/* Jobs as in a ledger: bits 0-2 life, 3 body, 4-5 and 6-7 pictures, 8-9 how many are admitted,
+   10-11 how it stands with another try at its first picture: the only one that is tried again. */
+enum retry { NEVER, WAITS_FIRST, WAITS_LAST, AGAIN };
 enum life { ABSENT, ACCEPTED, QUEUED, RUNNING, ENDED };
 enum picture { PENDING, STORED, FAILED, DROPPED };
 
@@ -47,15 +49,34 @@ struct member {
     uint64_t tasks : 4;         /* and pictures that are admitted with it */
     uint64_t unshown : 2;       /* jobs */
     uint64_t behind : 1;        /* Redis is to be written anew */
-    uint64_t left_mark : 2;     /* the watermark as it left it: 0 none, 1 + ended jobs */
-    uint64_t ledger0 : 10, ledger1 : 10;
+    uint64_t left_mark : 3;     /* the mark as it left it */
+    uint64_t timer : 1;         /* in hand is no record but what is due: `job` expires, or, if */
+                                /* `half`, is tried again, at the last stage if `topic` */
+    uint64_t ledger0 : 12, ledger1 : 12;
     uint64_t produced : 1, offsets : 1, writes_state : 1; /* in the open transaction */
 };
 
-enum budget { CRASH, TAKEOVER, REBALANCE, UNKNOWN, FAILURE, REPEAT, ANOTHER, CANCELLATION, FLUSH };
+enum budget {
+    CRASH,
+    TAKEOVER,
+    REBALANCE,
+    UNKNOWN,
+    FAILURE,
+    RETRIABLE,
+    REPEAT,
+    ANOTHER,
+    CANCELLATION,
+    DEADLINE,
+    FLUSH
+};
 #define BUDGETS (FLUSH + 1)
 
-/* Records: bit 0 job, 1 picture, 2-3 kind, 4-6 the open transaction's id + 1 (0: committed). */
+/*
+ * Records: bit 0 job, 1 picture, 2-3 kind, 4-6 the open transaction's id + 1 (0: committed). A task
+ * has its attempt as its kind, 0 or 1. With bit 7 an event tells of a failure that is worth another
+ * try: bit 2 is the stage then, 0 or 1, bit 3 the attempt.
+ */
+#define RETRY_BIT 128
 struct state {
     struct member members[MEMBERS];
     uint8_t logs[TOPICS][LOG_MAX];
@@ -64,10 +85,12 @@ struct state {
     uint8_t assigned[POOL_COUNT];
     uint8_t results[2]; /* records in unclip.results */
     uint8_t redis[2];   /* lives */
-    uint8_t mark;       /* the watermark in Redis */
-    uint8_t stored;     /* pictures' files */
-    uint8_t submitted;  /* jobs */
-    uint8_t bad;        /* what is wrong, 1 + index in `wrongs` */
+    uint8_t mark;      /* in Redis: bits 0-1 the watermark, 0 none, 1 + ended jobs; 2 whose it is */
+    uint8_t stored;    /* pictures' files */
+    uint8_t submitted; /* jobs */
+    uint8_t bad;       /* what is wrong, 1 + index in `wrongs` */
+    uint8_t expired;   /* jobs whose deadline has passed */
+    uint8_t spare[5];  /* 0 */
     uint8_t left[BUDGETS];
 };
 _Static_assert(sizeof(struct state) % 8 == 0, "no padding");
@@ -111,13 +134,16 @@ enum picture picture_of(unsigned job, int picture);
 unsigned picture_set(unsigned job, int picture, enum picture value);
 bool live(unsigned job);
 int admitted(unsigned job);
+enum retry retry_of(unsigned job);
+unsigned retry_set(unsigned job, enum retry retry);
 
 /* --- records and logs --- */
 uint8_t record_make(int job, int picture, unsigned kind);
 int record_job(uint8_t record);
 int record_picture(uint8_t record);
 unsigned record_kind(uint8_t record);
-int record_owner(uint8_t record); /* -1: committed */
+unsigned record_attempt(uint8_t record); /* of a task */
+int record_owner(uint8_t record);        /* -1: committed */
 /* Where a read_committed reader has to stop. */
 int readable(const struct state *state, enum topic topic);
 void append(struct state *state, enum topic topic, uint8_t record, int owner);

@@ -15,6 +15,7 @@ import argparse
 import json
 import resource
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -112,17 +113,21 @@ def find(name: str, size: int) -> Option:
     return next(option for option in OPTIONS if (option.name, option.size) == (name, size))
 
 
-def measure(maker: Maker, model: Path, options: list[Option], count: int) -> list[dict[str, object]]:
+def measure(maker: Maker, other: Maker | None, sizes: Sequence[int], count: int) -> list[dict[str, object]]:
+    """`other` makes the exact picture its way."""
     from samplers_judge import Judge, compare  # torch takes seconds, which --times would spend in vain
 
-    judge, rows = Judge(model), []
-    for option in options:
-        paths, exact, reference = (
-            [maker.picture(other, i) for i in range(count)]
-            for other in (option, find("exact", option.size), find(option.reference, option.size))
-        )
-        row = {"option": option.name, "size": option.size, "reference": option.reference, "prompts": count}
-        rows.append(row | compare(judge, PROMPTS[:count], paths, exact, reference))
+    judge, rows = Judge(maker.model), []
+    for size in sizes:
+        exact = find("exact", size)
+        made = [(option, maker) for option in OPTIONS if option.size == size] + ([(exact, other)] if other else [])
+        for option, its in made:
+            paths = [its.picture(option, i) for i in range(count)]
+            against = find(option.reference, size)
+            row: dict[str, object] = {"option": option.name if its is maker else its.model.name, "size": size}
+            row |= {"reference": against.name, "prompts": count}
+            pictures = [[maker.picture(base, i) for i in range(count)] for base in (exact, against)]
+            rows.append(row | compare(judge, PROMPTS[:count], paths, *pictures))
     return rows
 
 
@@ -169,16 +174,17 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True, metavar="DIR", help="keeps the pictures, to go on from")
     parser.add_argument("--prompts", type=int, default=len(PROMPTS), metavar="N", help=f"1 to {len(PROMPTS)}")
     parser.add_argument("--size", type=int, action="append", choices=(64, 256, 1024), help="only pictures of that size")
+    parser.add_argument("--beside", type=Path, metavar="DIR", help="the model in another form, int8 say, as an option")
     parser.add_argument("--times", action="store_true", help="measure times instead")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     maker = Maker(arguments.unclip, arguments.model.resolve(), arguments.folder)
     sizes = arguments.size or (64, 256, 1024)
-    options = [option for option in OPTIONS if option.size in sizes]
     if arguments.times:
         rows = [row for size in sizes for row in time_group(maker, size)]
     else:
-        rows = measure(maker, arguments.model, options, max(1, min(arguments.prompts, len(PROMPTS))))
+        beside = arguments.beside and Maker(arguments.unclip, arguments.beside.resolve(), arguments.folder / "beside")
+        rows = measure(maker, beside, sizes, max(1, min(arguments.prompts, len(PROMPTS))))
     print(json.dumps(rows, indent=2) if arguments.json else (time_table if arguments.times else table)(rows))
 
 

@@ -161,7 +161,8 @@ static void run_command(struct world *w, const char *command)
     free(copy);
 }
 
-/* A coordinator that has lost the partition, and not heard of it, knows of no job and serves Redis. */
+/* A coordinator that has lost the partition, and not heard of it, knows of no job and serves Redis.
+ */
 static void zombie_serves(struct world *w)
 {
     struct ledger *ledger = ledger_new();
@@ -408,7 +409,8 @@ static void test_odd_marks(void **state)
     for (size_t i = 0; i < sizeof marks / sizeof *marks; i++) {
         struct err err;
         run_command(w, "DEL unclip:job:live");
-        assert_int_equal(redis_commandf(w->redis, NULL, &err, "HSET unclip:view 3 %s", marks[i]), 0);
+        assert_int_equal(redis_commandf(w->redis, NULL, &err, "HSET unclip:view 3 %s", marks[i]),
+                         0);
         pass(w, VIEW_CHECK_MS);
         assert_field(w, "live", "state", "queued");
         size_t replays = w->replays;

@@ -2,6 +2,7 @@
 /* Models and compute contexts from settings. */
 #include "client/local_model.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -22,6 +23,11 @@ int local_model_open(struct model_card *card, const struct config *config, struc
     return rc;
 }
 
+static void print_note(const char *text)
+{
+    fprintf(stderr, "note: %s\n", text);
+}
+
 int local_nn_open(struct nn **out, const struct config *config, struct err *err)
 {
     enum dtype dtype;
@@ -35,5 +41,8 @@ int local_nn_open(struct nn **out, const struct config *config, struct err *err)
     else
         return err_set(err, ERR_INVALID_ARGUMENT, "--dtype is '%s', it must be auto, f32 or bf16",
                        config->dtype);
-    return nn_open(out, dtype, (int)config->threads, err);
+    int rc = nn_open(out, dtype, (int)config->threads, err);
+    if (rc == 0)
+        nn_keep_packed(*out, config->packed, print_note);
+    return rc;
 }

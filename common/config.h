@@ -47,6 +47,8 @@ enum config_kind { CONFIG_STRING, CONFIG_INTEGER, CONFIG_FLAG };
       "number format to compute in; auto takes bf16 where the CPU has it")                         \
     X(threads, "threads", CONFIG_INTEGER, "0", 0, 1024, "threads", CONFIG_WORKER | CONFIG_CLIENT,  \
       "compute threads; 0 takes one per available core")                                           \
+    X(packed, "packed", CONFIG_STRING, "auto", 0, 0, "folder", CONFIG_WORKER | CONFIG_CLIENT,      \
+      "where weights are kept packed for this CPU; auto is under ~/.cache, off is nowhere")        \
     X(slot, "slot", CONFIG_INTEGER, "0", 0, 9999, "ordinal", CONFIG_SERVERS,                       \
       "stable ordinal of this process in its pool; names its transactional id")                    \
     X(batch, "batch", CONFIG_INTEGER, "8", 1, 256, "tasks", CONFIG_WORKER,                         \

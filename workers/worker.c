@@ -455,6 +455,11 @@ static int choose_dtype(const char *name, enum dtype *dtype, struct err *err)
     return 0;
 }
 
+static void log_note(const char *text)
+{
+    log_warn("%s", text);
+}
+
 int worker_run(const struct config *config, enum stage stage, struct shard *shard, struct err *err)
 {
     struct nn *nn = NULL;
@@ -467,6 +472,7 @@ int worker_run(const struct config *config, enum stage stage, struct shard *shar
     if (!rc)
         rc = nn_open(&nn, dtype, (int)config->threads, err);
     if (!rc) {
+        nn_keep_packed(nn, config->packed, log_note);
         models_open(&models, config->models, stage, nn);
         shard_use(shard, models, nn, stage);
         rc = models_get(models, config->model, &model, err);

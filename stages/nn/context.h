@@ -12,6 +12,8 @@ struct profile; /* profile.h */
 struct nn {
     enum dtype compute;
     int threads;
+    char *packed_folder;            /* NULL: packed weights are not kept */
+    void (*note)(const char *text); /* may be NULL */
     struct pool pool;
     struct err first; /* the sticky error */
     struct product *products;

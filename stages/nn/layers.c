@@ -7,10 +7,12 @@
 #include <string.h>
 
 #include "stages/nn/context.h"
+#include "stages/nn/onednn.h"
 #include "stages/nn/packed.h"
 #include "stages/nn/profile.h"
 
-#define NAME_MAX_BYTES 512
+#define NAME_MAX_BYTES   512
+#define JOINED_MAX_BYTES 512 /* names of a joined layer */
 
 int act_parse(const char *name, enum act *act, struct err *err)
 {
@@ -36,24 +38,44 @@ int act_parse(const char *name, enum act *act, struct err *err)
     return err_set(err, ERR_UNSUPPORTED, "unknown activation '%s'", name);
 }
 
-/* Weights of a layer while they are read from the checkpoint. */
+/* Weights of a layer while they are read from the checkpoint, or found packed. */
 struct loading {
     enum dtype dtype;
-    void *weights; /* [oc, ...] */
+    struct store *store; /* borrowed; NULL for none */
+    const char *name;    /* of the layer there */
+    struct store_layer stored;
+    void *weights; /* [oc, ...]; NULL when `stored` has them */
     float *bias;   /* [oc], or NULL */
 };
 
-static int loading_init(struct loading *loading, struct nn *nn, int64_t weights, int64_t biases,
-                        struct err *err)
+static int loading_init(struct loading *loading, struct nn *nn, struct weights *weights,
+                        const char *name, int64_t count, int64_t biases, struct err *err)
 {
-    loading->dtype = nn_dtype(nn);
-    loading->weights = memory_new((size_t)weights * dtype_size(loading->dtype));
+    *loading = (struct loading){.dtype = nn_dtype(nn), .name = name};
+    if (nn->packed_folder)
+        loading->store = weights_store(weights, nn->packed_folder, nn->compute, nn->note);
     loading->bias = biases ? memory_new((size_t)biases * sizeof(float)) : NULL;
+    if (loading->store && (loading->bias || !biases) &&
+        store_find(loading->store, name, &loading->stored))
+        return 0;
+    loading->weights = memory_new((size_t)count * dtype_size(loading->dtype));
     if (loading->weights && (loading->bias || !biases))
         return 0;
     free(loading->weights);
     free(loading->bias);
-    return err_set(err, ERR_OUT_OF_MEMORY, "no memory for %lld weights", (long long)weights);
+    return err_set(err, ERR_OUT_OF_MEMORY, "no memory for %lld weights", (long long)count);
+}
+
+/* The layer; takes what was loaded. */
+static struct packed *loading_finish(const struct loading *loading,
+                                     const struct packed_layer *layer)
+{
+    if (!loading->weights)
+        return packed_new_stored(layer, loading->store, loading->stored, loading->bias);
+    struct packed *packed = packed_new(layer, loading->weights, loading->bias);
+    if (loading->store)
+        packed_keep(packed, loading->store, loading->name);
+    return packed;
 }
 
 #define CHUNK 4096
@@ -91,7 +113,9 @@ static int load_part(struct loading *loading, struct weights *weights, const cha
     size_t row = dtype_size(loading->dtype);
     for (int i = 1; i < rank; i++)
         row *= (size_t)dim[i];
-    copy_converted((char *)loading->weights + (size_t)skip * row, loading->dtype, weights, entry);
+    if (loading->weights)
+        copy_converted((char *)loading->weights + (size_t)skip * row, loading->dtype, weights,
+                       entry);
     if (!loading->bias)
         return 0;
     BUG_ON(snprintf(path, sizeof(path), "%s.bias", name) >= (int)sizeof(path));
@@ -100,6 +124,7 @@ static int load_part(struct loading *loading, struct weights *weights, const cha
 
 static void loading_release(struct loading *loading)
 {
+    layout_free(loading->stored.layout);
     free(loading->weights);
     free(loading->bias);
 }
@@ -108,11 +133,16 @@ int linear_load_joined(struct linear *linear, struct nn *nn, struct weights *wei
                        const char *const *names, int64_t ic, const int64_t *oc, bool bias,
                        struct err *err)
 {
+    char joined[JOINED_MAX_BYTES];
     int64_t sum = 0;
-    for (int i = 0; names[i]; i++)
+    int end = 0;
+    for (int i = 0; names[i]; i++) {
         sum += oc[i];
+        end += snprintf(joined + end, sizeof(joined) - (size_t)end, "%s%s", i ? "+" : "", names[i]);
+        BUG_ON((size_t)end >= sizeof(joined));
+    }
     struct loading loading;
-    int rc = loading_init(&loading, nn, sum * ic, bias ? sum : 0, err);
+    int rc = loading_init(&loading, nn, weights, joined, sum * ic, bias ? sum : 0, err);
     if (rc)
         return rc;
     int64_t skip = 0;
@@ -126,7 +156,7 @@ int linear_load_joined(struct linear *linear, struct nn *nn, struct weights *wei
     }
     struct packed_layer layer = {.ic = ic, .oc = sum, .dtype = loading.dtype};
     *linear = (struct linear){.ic = ic, .oc = sum, .has_bias = bias};
-    linear->packed = packed_new(&layer, loading.weights, loading.bias);
+    linear->packed = loading_finish(&loading, &layer);
     return 0;
 }
 
@@ -205,7 +235,7 @@ int conv2d_load(struct conv2d *conv, struct nn *nn, struct weights *weights, con
                 int64_t ic, int64_t oc, int k, int stride, int pad, bool bias, struct err *err)
 {
     struct loading loading;
-    int rc = loading_init(&loading, nn, oc * ic * k * k, bias ? oc : 0, err);
+    int rc = loading_init(&loading, nn, weights, name, oc * ic * k * k, bias ? oc : 0, err);
     if (rc)
         return rc;
     rc = load_part(&loading, weights, name, 4, (int64_t[]){oc, ic, k, k}, 0, err);
@@ -222,7 +252,7 @@ int conv2d_load(struct conv2d *conv, struct nn *nn, struct weights *weights, con
                                  .dtype = loading.dtype};
     *conv =
         (struct conv2d){.ic = ic, .oc = oc, .k = k, .stride = stride, .pad = pad, .has_bias = bias};
-    conv->packed = packed_new(&layer, loading.weights, loading.bias);
+    conv->packed = loading_finish(&loading, &layer);
     return 0;
 }
 

@@ -44,6 +44,7 @@ void nn_close(struct nn *nn)
         return;
     products_free(nn->products);
     profile_free(nn->profile);
+    free(nn->packed_folder);
     pool_release(&nn->pool);
     free(nn);
 }
@@ -56,6 +57,26 @@ bool nn_cpu_has_bf16(void)
 enum dtype nn_dtype(const struct nn *nn)
 {
     return nn->compute;
+}
+
+/* The usual folder; owned. */
+static char *packed_folder(void)
+{
+    const char *cache = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
+    if (cache && *cache == '/')
+        return xasprintf("%s/unclip/packed", cache);
+    return home && *home == '/' ? xasprintf("%s/.cache/unclip/packed", home) : NULL;
+}
+
+void nn_keep_packed(struct nn *nn, const char *folder, void (*note)(const char *text))
+{
+    free(nn->packed_folder);
+    nn->packed_folder = NULL;
+    nn->note = note;
+    if (strcmp(folder, "auto") == 0)
+        nn->packed_folder = packed_folder();
+    else if (strcmp(folder, "off") != 0)
+        nn->packed_folder = xstrdup(folder);
 }
 
 void nn_set_threads(struct nn *nn, int threads)

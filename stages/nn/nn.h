@@ -57,6 +57,14 @@ enum dtype nn_dtype(const struct nn *nn);
 void nn_set_threads(struct nn *nn, int threads);
 int nn_threads(const struct nn *nn);
 
+/*
+ * Weights of models loaded from now on are kept packed, in files of `folder` that are mapped: so
+ * processes of one host share one copy and start at once (store.h). "auto" is unclip/packed under
+ * XDG_CACHE_HOME or ~/.cache, "off" keeps none, as at first. note is told in a line when that
+ * cannot be, or a file is damaged; it may be NULL.
+ */
+void nn_keep_packed(struct nn *nn, const char *folder, void (*note)(const char *text));
+
 size_t nn_enter(struct nn *nn);
 struct tensor nn_leave(struct nn *nn, size_t scope, struct tensor keep);
 void nn_leave_all(struct nn *nn, size_t scope);

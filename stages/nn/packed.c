@@ -13,8 +13,9 @@
 /* The weights in one layout. */
 struct copy {
     struct layout *layout;
-    void *data;
-    int users; /* recipes */
+    const void *data;
+    bool mapped; /* data is the store's */
+    int users;   /* recipes */
     struct copy *next;
 };
 
@@ -44,6 +45,9 @@ struct packed {
     float *bias;
     struct copy *copies;
     struct recipe *recipes; /* most recently used first */
+    struct store *store;    /* held; or NULL */
+    struct copy *stored;    /* what it has, or will have, of this */
+    bool expected;          /* the store waits for the first copy */
 };
 
 static int64_t out_size(const struct packed_layer *layer, int64_t in)
@@ -130,7 +134,8 @@ static struct copy *copy_new(struct layout *layout, void *data)
 static void copy_free(struct copy *copy)
 {
     layout_free(copy->layout);
-    free(copy->data);
+    if (!copy->mapped)
+        free((void *)copy->data);
     free(copy);
 }
 
@@ -140,7 +145,7 @@ static enum device_status add_copy(struct packed *packed, const struct layout *l
 {
     struct copy *copy = copy_new(layout_copy(layout), NULL), *from = packed->copies;
     enum device_status status =
-        copy->data ? layout_reorder(from->layout, from->data, copy->layout, copy->data)
+        copy->data ? layout_reorder(from->layout, from->data, copy->layout, (void *)copy->data)
                    : DEVICE_NO_MEMORY;
     if (status != DEVICE_OK) {
         copy_free(copy);
@@ -286,6 +291,11 @@ static enum device_status add_recipe(struct packed *packed, const struct key *ke
     drop_unused(packed);
     recipe->next = packed->recipes;
     packed->recipes = recipe;
+    if (packed->expected) {
+        packed->expected = false;
+        packed->stored = copy;
+        store_settled(packed->store);
+    }
     return DEVICE_OK;
 }
 
@@ -319,10 +329,43 @@ struct packed *packed_new(const struct packed_layer *layer, void *weights, float
     return packed;
 }
 
+struct packed *packed_new_stored(const struct packed_layer *layer, struct store *store,
+                                 struct store_layer stored, float *bias)
+{
+    struct packed *packed = xcalloc(1, sizeof(*packed));
+    packed->layer = *layer;
+    packed->bias = bias;
+    packed->store = store_hold(store);
+    packed->copies = xcalloc(1, sizeof(*packed->copies));
+    *packed->copies = (struct copy){.layout = stored.layout, .data = stored.data, .mapped = true};
+    return packed;
+}
+
+void packed_keep(struct packed *packed, struct store *store, const char *name)
+{
+    packed->store = store_hold(store);
+    packed->expected = true;
+    store_expect(store, name, packed);
+}
+
+struct store_layer packed_settled(const struct packed *packed)
+{
+    return (struct store_layer){.layout = packed->stored->layout, .data = packed->stored->data};
+}
+
+void packed_adopt(struct packed *packed, const void *data)
+{
+    free((void *)packed->stored->data);
+    packed->stored->data = data;
+    packed->stored->mapped = true;
+}
+
 void packed_free(struct packed *packed)
 {
     if (!packed)
         return;
+    if (packed->store)
+        store_forget(packed->store, packed);
     while (packed->recipes) {
         struct recipe *next = packed->recipes->next;
         recipe_free(packed->recipes);
@@ -333,6 +376,7 @@ void packed_free(struct packed *packed)
         copy_free(packed->copies);
         packed->copies = next;
     }
+    store_release(packed->store);
     free(packed->bias);
     free(packed);
 }

@@ -14,6 +14,7 @@
 
 #include "stages/nn/layers.h"
 #include "stages/nn/nn.h"
+#include "stages/nn/store.h"
 
 struct packed_layer {
     bool conv; /* else a matrix product */
@@ -26,6 +27,11 @@ struct packed_layer {
  * layer->dtype, bias [oc] f32. Packing waits for the first shape.
  */
 struct packed *packed_new(const struct packed_layer *layer, void *weights, float *bias);
+/* The same with weights that are packed already; takes layer's layout and holds the store. */
+struct packed *packed_new_stored(const struct packed_layer *layer, struct store *store,
+                                 struct store_layer stored, float *bias);
+/* Has the weights written to the store under this name, once the first kernel has packed them. */
+void packed_keep(struct packed *packed, struct store *store, const char *name);
 void packed_free(struct packed *packed); /* NULL is fine */
 const float *packed_bias(const struct packed *packed);
 
@@ -41,6 +47,11 @@ struct packed_call {
 };
 /* 0, or fails the context. */
 int packed_run(struct nn *nn, struct packed *packed, const struct packed_call *call);
+
+/* For the store: the weights as the first kernel has them (borrowed), and the same from elsewhere.
+ */
+struct store_layer packed_settled(const struct packed *packed);
+void packed_adopt(struct packed *packed, const void *data);
 
 /* tiles.c: a packed_call on plain weights [oc, ic], by products of tiles. */
 int tiles_run(struct nn *nn, const struct packed_layer *layer, const void *weights,

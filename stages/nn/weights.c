@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "common/memory.h"
+#include "stages/nn/store.h"
 
 #define SCALE_SUFFIX ".scale"
 
@@ -15,7 +16,8 @@ struct weights {
     struct safetensors *file;
     char *path;
     bool *used;
-    const void **scale; /* of a taken I8 tensor: f32 [oc] in the file, perhaps unaligned */
+    const void **scale;  /* of a taken I8 tensor: f32 [oc] in the file, perhaps unaligned */
+    struct store *store; /* NULL: not opened yet */
 };
 
 int weights_open(struct weights **out, const char *path, struct err *err)
@@ -38,10 +40,19 @@ void weights_close(struct weights *weights)
     if (!weights)
         return;
     safetensors_free(weights->file);
+    store_release(weights->store);
     free(weights->path);
     free(weights->used);
     free(weights->scale);
     free(weights);
+}
+
+struct store *weights_store(struct weights *weights, const char *folder, enum dtype dtype,
+                            void (*note)(const char *text))
+{
+    if (!weights->store)
+        weights->store = store_open(folder, weights->path, dtype, note);
+    return weights->store;
 }
 
 bool weights_have(const struct weights *weights, const char *name)

@@ -19,6 +19,7 @@
 #include "common/safetensors.h"
 
 struct weights; /* opaque */
+struct store;   /* store.h */
 
 int weights_open(struct weights **out, const char *path, struct err *err);
 void weights_close(struct weights *weights); /* NULL is fine */
@@ -38,6 +39,9 @@ int weights_take_f32(struct weights *weights, const char *name, int rank, const 
 /* Reads count elements of a taken entry, from index first on, as f32; the range is inside it. */
 void weights_read(const struct weights *weights, const struct safetensors_entry *entry,
                   size_t first, size_t count, float *out);
+/* Its file of packed weights in `folder`, opened when first asked for; borrowed. NULL for none. */
+struct store *weights_store(struct weights *weights, const char *folder, enum dtype dtype,
+                            void (*note)(const char *text));
 /* Marks integer buffers that checkpoints carry along (…position_ids) as used when present. */
 void weights_ignore_suffix(struct weights *weights, const char *suffix);
 /* ERR_INVALID_MODEL naming the first tensor that nothing used. */

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Configuration: one table gives each setting its flag, its UNCLIP_… variable, its config-file key,
- * default, range, unit and help. A value comes from, in rising order: default, file (`--config FILE`
- * or UNCLIP_CONFIG; `key = value` lines, # comments), environment (an empty variable is none), flag.
- * Unknown keys are errors. Keys that begin with `kafka.` pass through to librdkafka: in the file as
- * they are, in UNCLIP_SET as words KEY=VALUE, as flags `--set kafka.security.protocol=ssl`.
+ * default, range, unit and help. A value comes from, in rising order: default, file (`--config
+ * FILE` or UNCLIP_CONFIG; `key = value` lines, # comments), environment (an empty variable is
+ * none), flag. Unknown keys are errors. Keys that begin with `kafka.` pass through to librdkafka:
+ * in the file as they are, in UNCLIP_SET as words KEY=VALUE, as flags `--set
+ * kafka.security.protocol=ssl`.
  */
 #ifndef UNCLIP_COMMON_CONFIG_H
 #define UNCLIP_COMMON_CONFIG_H
@@ -51,12 +52,14 @@ enum config_kind { CONFIG_STRING, CONFIG_INTEGER, CONFIG_FLAG };
       "where weights are kept packed for this CPU; auto is under ~/.cache, off is nowhere")        \
     X(slot, "slot", CONFIG_INTEGER, "0", 0, 9999, "ordinal", CONFIG_SERVERS,                       \
       "stable ordinal of this process in its pool; names its transactional id")                    \
-    X(batch, "batch", CONFIG_INTEGER, "8", 1, 256, "tasks", CONFIG_WORKER,                         \
+    X(batch, "batch", CONFIG_INTEGER, "8", 1, 1024, "tasks", CONFIG_WORKER,                        \
       "most tasks in one forward pass")                                                            \
-    X(linger_ms, "linger-ms", CONFIG_INTEGER, "5", 0, 10000, "ms", CONFIG_WORKER,                  \
+    X(linger_ms, "linger-ms", CONFIG_INTEGER, "2", 0, 10000, "ms", CONFIG_WORKER,                  \
       "longest wait for a batch to fill")                                                          \
     X(bulk_share, "bulk-share", CONFIG_INTEGER, "20", 1, 100, "percent", CONFIG_WORKER,            \
       "share of batches that take bulk tasks first")                                               \
+    X(bulk_batch_ms, "bulk-batch-ms", CONFIG_INTEGER, "250", 1, 3600000, "ms", CONFIG_WORKER,      \
+      "what a batch with bulk tasks may take, about: interactive ones wait for it")                \
     X(inflight_interactive, "inflight-interactive", CONFIG_INTEGER, "256", 1, 1000000, "pictures", \
       CONFIG_COORDINATOR, "most interactive pictures between admission and their end")             \
     X(inflight_bulk, "inflight-bulk", CONFIG_INTEGER, "128", 1, 1000000, "pictures",               \
@@ -65,6 +68,8 @@ enum config_kind { CONFIG_STRING, CONFIG_INTEGER, CONFIG_FLAG };
       CONFIG_COORDINATOR, "most jobs of a class that wait on a partition; more are refused")       \
     X(waiting_per_client, "waiting-per-client", CONFIG_INTEGER, "25000", 1, 10000000, "jobs",      \
       CONFIG_COORDINATOR, "most of those that are one client's")                                   \
+    X(waiting_mib, "waiting-mib", CONFIG_INTEGER, "64", 1, 1048576, "MiB", CONFIG_COORDINATOR,     \
+      "most memory that jobs of a class that wait on a partition take; a client's may take half")  \
     X(status_ttl_s, "status-ttl", CONFIG_INTEGER, "86400", 60, 31536000, "s", CONFIG_COORDINATOR,  \
       "how long a finished job's status stays in Redis")                                           \
     X(cache_ttl_s, "cache-ttl", CONFIG_INTEGER, "604800", 60, 31536000, "s", CONFIG_WORKER,        \
@@ -89,9 +94,9 @@ struct config_kafka_setting {
     char *value;
 };
 
-#define CONFIG_TYPE_CONFIG_STRING char *
+#define CONFIG_TYPE_CONFIG_STRING  char *
 #define CONFIG_TYPE_CONFIG_INTEGER int64_t
-#define CONFIG_TYPE_CONFIG_FLAG bool
+#define CONFIG_TYPE_CONFIG_FLAG    bool
 
 /* Owned by the caller; config_release() frees what the fields own. */
 struct config {

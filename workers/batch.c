@@ -7,11 +7,14 @@
 
 #include "common/memory.h"
 
-void batcher_init(struct batcher *batcher, int capacity, int64_t linger_ms, int bulk_percent)
+void batcher_init(struct batcher *batcher, int capacity, int64_t linger_ms, int bulk_percent,
+                  int64_t bulk_ms)
 {
-    BUG_ON(capacity < 1 || bulk_percent < 1 || bulk_percent > 100);
+    BUG_ON(capacity < 1 || bulk_percent < 1 || bulk_percent > 100 || bulk_ms < 1);
     *batcher = (struct batcher){.capacity = (size_t)capacity,
                                 .linger_ms = linger_ms,
+                                .bulk_ms = bulk_ms,
+                                .bulk_capacity = 1,
                                 .bulk_percent = (unsigned)bulk_percent};
     batcher->waiting = xcalloc(batcher->capacity, sizeof(*batcher->waiting));
 }
@@ -30,14 +33,32 @@ enum task_class batcher_prefers(const struct batcher *batcher)
     return after > before ? CLASS_BULK : CLASS_INTERACTIVE;
 }
 
-bool batcher_full(const struct batcher *batcher)
+static size_t count_class(const struct batcher *batcher, enum task_class task_class)
+{
+    size_t count = 0;
+    for (size_t i = 0; i < batcher->count; i++)
+        count += batcher->waiting[i].task_class == task_class;
+    return count;
+}
+
+static bool full(const struct batcher *batcher)
 {
     return batcher->count == batcher->capacity;
 }
 
+static bool bulk_full(const struct batcher *batcher)
+{
+    return count_class(batcher, CLASS_BULK) >= batcher->bulk_capacity;
+}
+
+bool batcher_wants(const struct batcher *batcher, enum task_class task_class)
+{
+    return !full(batcher) && (task_class != CLASS_BULK || !bulk_full(batcher));
+}
+
 void batcher_add(struct batcher *batcher, const struct batch_entry *entry)
 {
-    BUG_ON(batcher_full(batcher));
+    BUG_ON(full(batcher));
     batcher->waiting[batcher->count++] = *entry;
 }
 
@@ -82,26 +103,39 @@ static const struct batch_entry *true_leader(const struct batcher *batcher)
     return lead;
 }
 
-/* Marks what the next batch takes. Returns how many. */
-static size_t choose(const struct batcher *batcher, bool *chosen)
+/* Marks what of a class joins `lead`, in a batch that has `size` tasks. Returns how many it has
+ * then. */
+static size_t choose_class(const struct batcher *batcher, enum task_class task_class,
+                           const struct batch_entry *lead, size_t size, bool *chosen)
 {
-    const struct batch_entry *lead = true_leader(batcher);
-    size_t count = 0;
     for (size_t i = 0; i < batcher->count; i++) {
         const struct batch_entry *entry = &batcher->waiting[i];
-        bool fits = !entry->task || entry == lead ||
-                    (!entry->alone && !lead->alone && task_compatible(entry->task, lead->task));
+        if (entry->task_class != task_class)
+            continue;
+        bool room = task_class != CLASS_BULK || size < batcher->bulk_capacity;
+        bool fits =
+            !entry->task || entry == lead ||
+            (room && !entry->alone && !lead->alone && task_compatible(entry->task, lead->task));
         chosen[i] = fits && !blocked(batcher, chosen, i);
-        count += chosen[i];
+        size += chosen[i] && entry->task;
     }
-    return count;
+    return size;
+}
+
+/* Marks what the next batch takes. */
+static void choose(const struct batcher *batcher, bool *chosen)
+{
+    const struct batch_entry *lead = true_leader(batcher);
+    enum task_class first = lead ? lead->task_class : CLASS_INTERACTIVE;
+    size_t size = choose_class(batcher, first, lead, 0, chosen);
+    choose_class(batcher, first == CLASS_BULK ? CLASS_INTERACTIVE : CLASS_BULK, lead, size, chosen);
 }
 
 int64_t batcher_due(const struct batcher *batcher, int64_t now_ms)
 {
     if (batcher->count == 0)
         return -1;
-    if (batcher_full(batcher))
+    if (full(batcher) || bulk_full(batcher))
         return 0;
     int64_t left = batcher->waiting[0].since_ms + batcher->linger_ms - now_ms;
     return left > 0 ? left : 0;
@@ -128,6 +162,20 @@ size_t batcher_take(struct batcher *batcher, void **payloads)
     batcher->taken += taken > 0;
     free(chosen);
     return taken;
+}
+
+void batcher_ran(struct batcher *batcher, size_t tasks, int64_t ms)
+{
+    size_t fit = ms > 0 ? tasks * (size_t)batcher->bulk_ms / (size_t)ms : batcher->capacity;
+    if (ms > batcher->bulk_ms && fit < batcher->bulk_capacity)
+        batcher->bulk_capacity = fit > 1 ? fit : 1;
+    if (tasks < batcher->bulk_capacity || fit <= batcher->bulk_capacity)
+        return;
+    batcher->bulk_capacity *= 2;
+    if (batcher->bulk_capacity > fit)
+        batcher->bulk_capacity = fit;
+    if (batcher->bulk_capacity > batcher->capacity)
+        batcher->bulk_capacity = batcher->capacity;
 }
 
 size_t batcher_remove(struct batcher *batcher, bool (*gone)(void *context, const void *payload),

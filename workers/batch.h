@@ -11,6 +11,12 @@
  *
  * Interactive tasks come first, but for the bulk share: that many of 100 batches, evenly spread,
  * prefer bulk tasks. A batch whose class runs out is filled up with the other one's.
+ *
+ * A batch is not interrupted, so an interactive task may have to wait for one that has bulk tasks:
+ * these are kept to `bulk_ms`, by how long the last ones took. Bulk tasks join a batch only while
+ * it is smaller than `bulk_capacity`, which starts at one, at most doubles from a batch to the
+ * next, and never falls below one. A picture's bytes do not depend on its batch, so only time
+ * changes.
  */
 #ifndef UNCLIP_WORKERS_BATCH_H
 #define UNCLIP_WORKERS_BATCH_H
@@ -34,18 +40,21 @@ struct batch_entry {
 struct batcher {
     size_t capacity; /* most tasks in a batch, and most that wait */
     int64_t linger_ms;
+    int64_t bulk_ms;       /* what a batch with bulk tasks may take, about */
+    size_t bulk_capacity;  /* what fits into that, as far as is known */
     unsigned bulk_percent; /* of the batches prefer bulk tasks */
     uint64_t taken;        /* batches so far */
     struct batch_entry *waiting;
     size_t count;
 };
 
-void batcher_init(struct batcher *batcher, int capacity, int64_t linger_ms, int bulk_percent);
+void batcher_init(struct batcher *batcher, int capacity, int64_t linger_ms, int bulk_percent,
+                  int64_t bulk_ms);
 void batcher_release(struct batcher *batcher); /* the payloads stay the caller's */
 
-/* The class to pull first for the next batch; and whether another task may be pulled at all. */
+/* The class to pull first for the next batch; and whether another task of a class has a use. */
 enum task_class batcher_prefers(const struct batcher *batcher);
-bool batcher_full(const struct batcher *batcher);
+bool batcher_wants(const struct batcher *batcher, enum task_class task_class);
 void batcher_add(struct batcher *batcher, const struct batch_entry *entry); /* copied */
 
 /* Milliseconds until a batch is due: 0 now, -1 nothing waits. It is due when it is as large as it
@@ -54,6 +63,8 @@ int64_t batcher_due(const struct batcher *batcher, int64_t now_ms);
 /* Takes the payloads of the next batch, oldest first, into `payloads` (room for `capacity`), due or
    not. Returns how many. */
 size_t batcher_take(struct batcher *batcher, void **payloads);
+/* A batch of so many tasks, some of them bulk ones, took so long. */
+void batcher_ran(struct batcher *batcher, size_t tasks, int64_t ms);
 /* Takes out every entry that `gone` says yes to, into `payloads`. Returns how many. */
 size_t batcher_remove(struct batcher *batcher, bool (*gone)(void *context, const void *payload),
                       void *context, void **payloads);

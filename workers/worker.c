@@ -142,7 +142,7 @@ static void add(struct worker *worker, struct kafka_record *record, enum task_cl
 
 static int pull_class(struct worker *worker, enum task_class task_class, struct err *err)
 {
-    while (!batcher_full(&worker->batcher)) {
+    while (batcher_wants(&worker->batcher, task_class)) {
         struct kafka_record *record = NULL;
         int rc = kafka_poll(worker->kafka, (int)task_class, 0, &record, err);
         if (rc || !record)
@@ -180,6 +180,20 @@ static bool dispatch(struct worker *worker)
     deaths_count(&worker->deaths, work->parcels, work->count);
     compute_submit(worker->compute, work);
     return true;
+}
+
+/* How long bulk tasks take is learnt from the batches that have some. */
+static void learn(struct worker *worker, const struct work *work)
+{
+    size_t tasks = 0;
+    bool bulk = false;
+    for (size_t i = 0; i < work->count; i++) {
+        const struct parcel *parcel = work->parcels[i];
+        tasks += parcel->has_task;
+        bulk |= parcel->has_task && parcel->task.task_class == CLASS_BULK;
+    }
+    if (bulk)
+        batcher_ran(&worker->batcher, tasks, (int64_t)work->compute_ms);
 }
 
 static void compute_done(void *context)
@@ -316,8 +330,10 @@ static int rest(struct worker *worker, struct err *err)
 static int turn(struct worker *worker, struct err *err)
 {
     struct work *done = worker->busy ? compute_take(worker->compute) : NULL;
-    if (done)
+    if (done) {
         worker->busy = NULL;
+        learn(worker, done);
+    }
     int rc = pull(worker, err);
     drop_revoked(worker);
     find_suspects(worker);
@@ -428,7 +444,8 @@ static int lead(const struct config *config, enum stage stage, struct shard *sha
                             .threads = nn_threads(nn)};
     snprintf(worker.name, sizeof(worker.name), "%s-%lld", stage_name(stage),
              (long long)config->slot);
-    batcher_init(&worker.batcher, (int)config->batch, config->linger_ms, (int)config->bulk_share);
+    batcher_init(&worker.batcher, (int)config->batch, config->linger_ms, (int)config->bulk_share,
+                 config->bulk_batch_ms);
     int rc = start(&worker, shard, models, err);
     stops_unblock();
     if (!rc)

@@ -183,8 +183,8 @@ static void assert_refused(struct words words, const char *why)
 static void bad_flags(void **state)
 {
     (void)state;
-    assert_refused(WORDS("--batch", "300"),
-                   "--batch is '300', it must be an integer from 1 to 256 (tasks)");
+    assert_refused(WORDS("--batch", "3000"),
+                   "--batch is '3000', it must be an integer from 1 to 1024 (tasks)");
     assert_refused(WORDS("--batch=0"), "--batch is '0'");
     assert_refused(WORDS("--batch", "8x"), "--batch is '8x'");
     assert_refused(WORDS("--batch", " 8"), "--batch is ' 8'");
@@ -208,7 +208,7 @@ static void bad_environment(void **state)
 {
     (void)state;
     setenv("UNCLIP_BATCH", "many", 1);
-    assert_refused(WORDS(NULL), "UNCLIP_BATCH is 'many', it must be an integer from 1 to 256");
+    assert_refused(WORDS(NULL), "UNCLIP_BATCH is 'many', it must be an integer from 1 to 1024");
     unsetenv("UNCLIP_BATCH");
     setenv("UNCLIP_SET", "kafka.a=1 b=2", 1);
     assert_refused(WORDS(NULL), "UNCLIP_SET is 'b=2', it must be kafka.KEY=VALUE");
@@ -226,8 +226,8 @@ static void bad_files(void **state)
     assert_refused(words, ":2: 'kafka.a' is set twice");
     write_file("batch\n");
     assert_refused(words, ":1: 'batch' is not 'key = value'");
-    write_file("batch = 1000\n");
-    assert_refused(words, ":1: 'batch' is '1000', it must be an integer from 1 to 256 (tasks)");
+    write_file("batch = 10000\n");
+    assert_refused(words, ":1: 'batch' is '10000', it must be an integer from 1 to 1024 (tasks)");
     write_file("kafka =\n");
     assert_refused(words, ":1: 'kafka' is empty");
     char line[6000];

@@ -13,6 +13,7 @@
 #include "workers/batch.h"
 
 #define LINGER_MS 5
+#define BULK_MS   200
 #define TASKS     64
 
 /* Tasks that differ in steps are not compatible. */
@@ -54,7 +55,7 @@ static void nothing_waits(void **state)
     (void)state;
     struct batcher batcher;
     void *taken[8];
-    batcher_init(&batcher, 8, LINGER_MS, 20);
+    batcher_init(&batcher, 8, LINGER_MS, 20, BULK_MS);
     assert_int_equal(batcher_due(&batcher, 1000), -1);
     assert_int_equal(batcher_take(&batcher, taken), 0);
     assert_int_equal(batcher.taken, 0);
@@ -65,7 +66,7 @@ static void linger_counts_from_the_first(void **state)
 {
     (void)state;
     struct batcher batcher;
-    batcher_init(&batcher, 8, LINGER_MS, 20);
+    batcher_init(&batcher, 8, LINGER_MS, 20, BULK_MS);
     add(&batcher, CLASS_INTERACTIVE, 0, 25, 100);
     assert_int_equal(batcher_due(&batcher, 100), 5);
     add(&batcher, CLASS_INTERACTIVE, 0, 25, 103);
@@ -81,7 +82,7 @@ static void suspects_go_alone(void **state)
     (void)state;
     struct batcher batcher;
     void *taken[8];
-    batcher_init(&batcher, 8, LINGER_MS, 20);
+    batcher_init(&batcher, 8, LINGER_MS, 20, BULK_MS);
     struct task *first = add(&batcher, CLASS_INTERACTIVE, 0, 25, 0);
     struct task *suspect = add(&batcher, CLASS_INTERACTIVE, 0, 25, 0);
     struct task *behind = add(&batcher, CLASS_INTERACTIVE, 0, 25, 0);
@@ -105,12 +106,12 @@ static void full_batch_waits_for_nothing(void **state)
     (void)state;
     struct batcher batcher;
     void *taken[3];
-    batcher_init(&batcher, 3, LINGER_MS, 20);
+    batcher_init(&batcher, 3, LINGER_MS, 20, BULK_MS);
     for (int i = 0; i < 3; i++) {
-        assert_false(batcher_full(&batcher));
+        assert_true(batcher_wants(&batcher, CLASS_INTERACTIVE));
         add(&batcher, CLASS_INTERACTIVE, i, 25, 100);
     }
-    assert_true(batcher_full(&batcher));
+    assert_false(batcher_wants(&batcher, CLASS_INTERACTIVE));
     assert_int_equal(batcher_due(&batcher, 100), 0);
     assert_int_equal(batcher_take(&batcher, taken), 3);
     assert_int_equal(batcher_due(&batcher, 100), -1);
@@ -123,7 +124,7 @@ static void order_within_a_partition(void **state)
     (void)state;
     struct batcher batcher;
     void *taken[8];
-    batcher_init(&batcher, 8, LINGER_MS, 20);
+    batcher_init(&batcher, 8, LINGER_MS, 20, BULK_MS);
     struct task *list[4];
     for (int i = 0; i < 4; i++)
         list[i] = add(&batcher, CLASS_INTERACTIVE, 7, i % 2 ? 30 : 25, 100);
@@ -139,7 +140,7 @@ static void company_across_partitions(void **state)
     (void)state;
     struct batcher batcher;
     void *taken[8];
-    batcher_init(&batcher, 8, LINGER_MS, 20);
+    batcher_init(&batcher, 8, LINGER_MS, 20, BULK_MS);
     struct task *a0 = add(&batcher, CLASS_INTERACTIVE, 0, 25, 100);
     struct task *b0 = add(&batcher, CLASS_INTERACTIVE, 0, 30, 100);
     struct task *a1 = add(&batcher, CLASS_INTERACTIVE, 1, 25, 100);
@@ -161,7 +162,7 @@ static void only_compatible_tasks(void **state)
     (void)state;
     struct batcher batcher;
     void *taken[8];
-    batcher_init(&batcher, 8, LINGER_MS, 20);
+    batcher_init(&batcher, 8, LINGER_MS, 20, BULK_MS);
     add(&batcher, CLASS_INTERACTIVE, 0, 25, 100);
     strcpy(add(&batcher, CLASS_INTERACTIVE, 1, 25, 100)->model, "other");
     add(&batcher, CLASS_INTERACTIVE, 2, 25, 100)->route[0].guidance = 3;
@@ -178,7 +179,7 @@ static void unreadable_records_join_any_batch(void **state)
     struct batcher batcher;
     void *taken[8];
     int x, y;
-    batcher_init(&batcher, 8, LINGER_MS, 20);
+    batcher_init(&batcher, 8, LINGER_MS, 20, BULK_MS);
     add_unreadable(&batcher, 0, &x);
     struct task *task = add(&batcher, CLASS_INTERACTIVE, 0, 25, 100);
     add(&batcher, CLASS_INTERACTIVE, 0, 30, 100);
@@ -198,7 +199,7 @@ static int bulk_first(int percent, int batches)
     struct batcher batcher;
     void *taken[2];
     int count = 0;
-    batcher_init(&batcher, 2, LINGER_MS, percent);
+    batcher_init(&batcher, 2, LINGER_MS, percent, BULK_MS);
     for (int i = 0; i < batches; i++) {
         count += batcher_prefers(&batcher) == CLASS_BULK;
         struct task *bulk = add(&batcher, CLASS_BULK, 0, 25, 100);
@@ -228,12 +229,70 @@ static void other_class_fills_a_batch(void **state)
     (void)state;
     struct batcher batcher;
     void *taken[4];
-    batcher_init(&batcher, 4, LINGER_MS, 20);
+    batcher_init(&batcher, 4, LINGER_MS, 20, BULK_MS);
+    batcher.bulk_capacity = 2;
     struct task *bulk = add(&batcher, CLASS_BULK, 0, 25, 100);
     struct task *interactive = add(&batcher, CLASS_INTERACTIVE, 0, 25, 101);
     assert_int_equal(batcher_take(&batcher, taken), 2);
     assert_ptr_equal(taken[0], bulk);
     assert_ptr_equal(taken[1], interactive);
+    batcher_release(&batcher);
+}
+
+static void add_many(struct batcher *batcher, enum task_class task_class, int count)
+{
+    for (int i = 0; i < count; i++)
+        add(batcher, task_class, i, 25, 100);
+}
+
+/* A batch with bulk tasks in it is kept small; interactive ones may always come along. */
+static void bulk_tasks_keep_to_their_capacity(void **state)
+{
+    (void)state;
+    struct batcher batcher;
+    void *taken[8];
+    batcher_init(&batcher, 8, LINGER_MS, 20, BULK_MS);
+    batcher.bulk_capacity = 2;
+    add_many(&batcher, CLASS_BULK, 5);
+    assert_false(batcher_wants(&batcher, CLASS_BULK));
+    assert_true(batcher_wants(&batcher, CLASS_INTERACTIVE));
+    assert_int_equal(batcher_due(&batcher, 100), 0); /* as large as it can get */
+    assert_int_equal(batcher_take(&batcher, taken), 2);
+    add_many(&batcher, CLASS_INTERACTIVE, 1);
+    assert_int_equal(batcher_take(&batcher, taken), 2); /* one of each */
+    add_many(&batcher, CLASS_INTERACTIVE, 3);
+    assert_int_equal(batcher_take(&batcher, taken), 3); /* no bulk task makes them slower */
+    batcher.taken = 4;                                  /* the bulk tasks' turn */
+    add_many(&batcher, CLASS_INTERACTIVE, 3);
+    assert_int_equal(batcher_take(&batcher, taken), 5);
+    assert_int_equal(batcher.count, 0);
+    batcher_release(&batcher);
+}
+
+/* It follows what the last batches took. */
+static void bulk_capacity_is_learnt(void **state)
+{
+    (void)state;
+    static const struct {
+        size_t tasks;
+        int64_t ms;
+        size_t then;
+    } steps[] = {
+        {1, 0, 2},                              /* at most doubled */
+        {1, 1, 2},                              /* was not full: tells nothing */
+        {2, 10, 4},   {4, 100, 8}, {8, 160, 8}, /* the whole batch's size */
+        {8, 1600, 1}, {1, 900, 1},              /* never less than one */
+        {1, 150, 1},  {1, 60, 2},  {2, 130, 3}, /* exactly what fits */
+        {3, 201, 2},  {5, 190, 4},              /* with interactive ones in it */
+        {4, 200, 4},
+    };
+    struct batcher batcher;
+    batcher_init(&batcher, 8, LINGER_MS, 20, BULK_MS);
+    assert_int_equal(batcher.bulk_capacity, 1);
+    for (size_t i = 0; i < sizeof(steps) / sizeof(*steps); i++) {
+        batcher_ran(&batcher, steps[i].tasks, steps[i].ms);
+        assert_int_equal(batcher.bulk_capacity, steps[i].then);
+    }
     batcher_release(&batcher);
 }
 
@@ -248,7 +307,7 @@ static void revoked_entries_go(void **state)
     (void)state;
     struct batcher batcher;
     void *taken[8];
-    batcher_init(&batcher, 8, LINGER_MS, 20);
+    batcher_init(&batcher, 8, LINGER_MS, 20, BULK_MS);
     struct task *list[5];
     for (int i = 0; i < 5; i++)
         list[i] = add(&batcher, CLASS_INTERACTIVE, i, i, 100);
@@ -270,15 +329,16 @@ static void random_loads_keep_the_promises(void **state)
     void *taken[8];
     int64_t last[2][3] = {{0}}, now = 0;
     int in = 0, out = 0;
-    batcher_init(&batcher, 8, LINGER_MS, 20);
+    batcher_init(&batcher, 8, LINGER_MS, 20, BULK_MS);
     while (out < 5000) {
         seed = seed * 1103515245u + 12345u;
         unsigned dice = seed >> 16;
         now++;
-        if (!batcher_full(&batcher) && dice % 3) {
-            struct task *task = add(&batcher, dice / 3 % 2 ? CLASS_BULK : CLASS_INTERACTIVE,
-                                    (int)(dice / 6 % 3), 20 + (int)(dice / 18 % 2), now);
-            task->task_class = dice / 3 % 2 ? CLASS_BULK : CLASS_INTERACTIVE;
+        enum task_class task_class = dice / 3 % 2 ? CLASS_BULK : CLASS_INTERACTIVE;
+        if (batcher_wants(&batcher, task_class) && dice % 3) {
+            struct task *task =
+                add(&batcher, task_class, (int)(dice / 6 % 3), 20 + (int)(dice / 18 % 2), now);
+            task->task_class = task_class;
             task->image = (int)(dice / 6 % 3);
             task->created_at_ms = ++in;
         }
@@ -293,6 +353,8 @@ static void random_loads_keep_the_promises(void **state)
             last[task->task_class][task->image] = task->created_at_ms;
         }
         out += (int)count;
+        batcher_ran(&batcher, count, dice / 36 % 1000);
+        assert_in_range(batcher.bulk_capacity, 1, 8);
     }
     assert_int_equal(in - out, (int)batcher.count);
     batcher_release(&batcher);
@@ -311,6 +373,8 @@ int main(void)
         cmocka_unit_test(unreadable_records_join_any_batch),
         cmocka_unit_test(classes_get_their_share),
         cmocka_unit_test(other_class_fills_a_batch),
+        cmocka_unit_test(bulk_tasks_keep_to_their_capacity),
+        cmocka_unit_test(bulk_capacity_is_learnt),
         cmocka_unit_test(revoked_entries_go),
         cmocka_unit_test(random_loads_keep_the_promises),
     };

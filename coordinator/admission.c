@@ -20,6 +20,7 @@ struct line {
     struct ticket *first, *last; /* in the order in which they came */
     struct line *next, *previous;
     size_t count;  /* tickets */
+    size_t bytes;  /* theirs */
     int64_t round; /* in which it is due */
     int64_t end;   /* the round after its last picture's */
 };
@@ -45,7 +46,7 @@ struct admission *admission_new(const struct admission_bounds *bounds)
     struct admission *admission = xcalloc(1, sizeof *admission);
     for (int i = 0; i < CLASS_COUNT; i++)
         BUG_ON(bounds->in_flight[i] < 1);
-    BUG_ON(bounds->waiting < 1 || bounds->client_waiting < 1);
+    BUG_ON(bounds->waiting < 1 || bounds->client_waiting < 1 || bounds->waiting_bytes < 1);
     admission->bounds = *bounds;
     return admission;
 }
@@ -118,8 +119,10 @@ static void ticket_append(struct ring *ring, struct line *line, struct ticket *t
     *(line->last ? &line->last->next : &line->first) = ticket;
     line->last = ticket;
     line->count++;
+    line->bytes += ticket->bytes;
     line->end += ticket->waiting;
     ring->state.waiting_jobs++;
+    ring->state.waiting_bytes += ticket->bytes;
     ring->state.waiting_pictures += (size_t)ticket->waiting;
 }
 
@@ -133,11 +136,31 @@ static void ticket_remove(struct ring *ring, struct ticket *ticket)
         line->end = ticket->round;
     ticket->line = NULL;
     ticket->next = ticket->previous = NULL;
+    line->bytes -= ticket->bytes;
     ring->state.waiting_jobs--;
+    ring->state.waiting_bytes -= ticket->bytes;
     ring->state.waiting_pictures -= (size_t)ticket->waiting;
     ticket->waiting = 0;
     if (--line->count == 0)
         line_remove(ring, line);
+}
+
+#define COME_AGAIN "more are not taken; send it again, under a new id, when some have ended"
+
+/* The client's own bounds first: they tell it more. */
+static int line_check(const struct admission_bounds *bounds, const struct line *line,
+                      const char *class_name, struct err *err)
+{
+    if (line->count >= (size_t)bounds->client_waiting)
+        return err_set(err, ERR_QUOTA_EXCEEDED,
+                       "the client '%.130s' has %zu %s jobs waiting on this partition, " COME_AGAIN,
+                       line->client, line->count, class_name);
+    if (line->bytes > bounds->waiting_bytes / 2)
+        return err_set(err, ERR_QUOTA_EXCEEDED,
+                       "the client '%.130s' has %s jobs of %zu KiB waiting on this "
+                       "partition, " COME_AGAIN,
+                       line->client, class_name, line->bytes / 1024);
+    return 0;
 }
 
 int admission_check(const struct admission *admission, enum task_class task_class,
@@ -150,18 +173,15 @@ int admission_check(const struct admission *admission, enum task_class task_clas
 
     if (ring->state.in_flight < (size_t)bounds->in_flight[task_class])
         return 0;
-    if (line && line->count >= (size_t)bounds->client_waiting)
-        return err_set(
-            err, ERR_QUOTA_EXCEEDED,
-            "the client '%.130s' has %zu %s jobs waiting on this partition, more are not "
-            "taken; send it again, under a new id, when some have ended",
-            client, line->count, class_name);
-    if (ring->state.waiting_jobs >= (size_t)bounds->waiting)
-        return err_set(err, ERR_QUOTA_EXCEEDED,
-                       "%zu %s jobs wait on this partition, more are not taken; send it again, "
-                       "under a new id, when some have ended",
-                       ring->state.waiting_jobs, class_name);
-    return 0;
+    int rc = line ? line_check(bounds, line, class_name, err) : 0;
+    if (!rc && ring->state.waiting_jobs >= (size_t)bounds->waiting)
+        rc = err_set(err, ERR_QUOTA_EXCEEDED, "%zu %s jobs wait on this partition, " COME_AGAIN,
+                     ring->state.waiting_jobs, class_name);
+    if (!rc && ring->state.waiting_bytes >= bounds->waiting_bytes)
+        rc = err_set(err, ERR_QUOTA_EXCEEDED,
+                     "%s jobs of %zu KiB wait on this partition, " COME_AGAIN, class_name,
+                     ring->state.waiting_bytes / 1024);
+    return rc;
 }
 
 void admission_enter(struct admission *admission, struct ticket *ticket, enum task_class task_class,
@@ -169,7 +189,8 @@ void admission_enter(struct admission *admission, struct ticket *ticket, enum ta
 {
     struct ring *ring = &admission->rings[task_class];
     BUG_ON(ticket->entered || waiting < 0 || in_flight < 0);
-    *ticket = (struct ticket){.number = in_flight ? ring->state.admitted : -1,
+    *ticket = (struct ticket){.bytes = ticket->bytes,
+                              .number = in_flight ? ring->state.admitted : -1,
                               .waiting = waiting,
                               .in_flight = in_flight,
                               .entered = true,

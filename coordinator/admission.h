@@ -7,7 +7,8 @@
  *
  * Bounds hold for one partition, so that coordinators need not speak to each other: a class has at
  * most so many pictures in flight (let in and not yet ended), and so a slow stage makes jobs wait
- * here instead of filling the broker's disk. What waits is bounded too, of each client and of all.
+ * here instead of filling the broker's disk. What waits is bounded too, of each client and of all,
+ * by count and by bytes: a job's text may be a hundred times another's.
  */
 #ifndef UNCLIP_COORDINATOR_ADMISSION_H
 #define UNCLIP_COORDINATOR_ADMISSION_H
@@ -23,13 +24,17 @@ struct admission_bounds {
     int in_flight[CLASS_COUNT]; /* pictures, at least 1 each */
     int waiting;                /* jobs of each class, at least 1 */
     int client_waiting;         /* of those, one client's */
+    size_t waiting_bytes;       /* of memory that each class's take, at least 1; half of it of one
+                                   client's */
 };
 
 struct admission; /* opaque: one partition's; used by one thread */
 struct line;      /* private: a client's waiting tickets of a class */
 
-/* Embedded in what waits; all zero before admission_enter() and after admission_leave(). */
+/* Embedded in what waits; all zero but `bytes` before admission_enter(), and all zero after
+   admission_leave(). */
 struct ticket {
+    size_t bytes;     /* of memory that it takes while it waits: its owner's count */
     int64_t round;    /* while it waits: about the round in which its next picture is let in */
     int64_t number;   /* of its first picture that was let in: so many were before; -1: none yet */
     int waiting;      /* pictures still to be let in */
@@ -43,7 +48,7 @@ struct ticket {
 
 /* How a class stands. */
 struct admission_state {
-    size_t waiting_jobs, waiting_pictures;
+    size_t waiting_jobs, waiting_pictures, waiting_bytes;
     size_t clients;   /* that have something waiting */
     size_t in_flight; /* pictures */
     int64_t round;    /* in which the next picture is let in; each round serves each client once */

@@ -404,6 +404,7 @@ static void bound(struct coordinator *self)
         .in_flight[CLASS_BULK] = share_of(config->inflight_bulk, partitions),
         .waiting = (int)config->waiting_jobs,
         .client_waiting = (int)config->waiting_per_client,
+        .waiting_bytes = (size_t)config->waiting_mib << 20,
     };
     ledger_bound(self->ledger, &bounds);
 }

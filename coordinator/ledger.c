@@ -129,6 +129,7 @@ struct ledger *ledger_new(void)
     for (int i = 0; i < CLASS_COUNT; i++)
         ledger->bounds.in_flight[i] = INT_MAX;
     ledger->bounds.waiting = ledger->bounds.client_waiting = INT_MAX;
+    ledger->bounds.waiting_bytes = SIZE_MAX;
     return ledger;
 }
 
@@ -324,8 +325,29 @@ int ledger_check(const struct ledger *ledger, int partition, enum task_class tas
     return admission_check(partition_of(ledger, partition)->admission, task_class, client, err);
 }
 
+/* About what malloc() and jansson take for it. */
+static size_t json_bytes(const json_t *json)
+{
+    size_t bytes = 48 + json_string_length(json), i;
+    const char *key;
+    json_t *value;
+    json_object_foreach ((json_t *)(uintptr_t)json, key, value)
+        bytes += 80 + strlen(key) + json_bytes(value);
+    json_array_foreach (json, i, value)
+        bytes += 16 + json_bytes(value);
+    return bytes;
+}
+
+static size_t live_job_bytes(const struct live_job *job)
+{
+    const struct job *own = &job->job;
+    return sizeof *job + strlen(own->prompt) + strlen(own->negative_prompt) + strlen(own->client) +
+           (own->metadata ? json_bytes(own->metadata) : 0);
+}
+
 void ledger_wait(struct ledger *ledger, struct live_job *job)
 {
+    job->ticket.bytes = live_job_bytes(job);
     admission_enter(partition_of(ledger, job->home)->admission, &job->ticket, job->job.task_class,
                     job->job.client, job->job.n - job->admitted, live_job_in_flight(job));
 }

@@ -18,7 +18,8 @@
 
 static struct admission *bounded(int interactive, int bulk)
 {
-    return admission_new(&(struct admission_bounds){{interactive, bulk}, 1 << 30, 1 << 30});
+    return admission_new(
+        &(struct admission_bounds){{interactive, bulk}, 1 << 30, 1 << 30, SIZE_MAX});
 }
 
 static void enter(struct admission *admission, struct ticket *ticket, const char *client, int n)
@@ -136,7 +137,7 @@ static void assert_quota(struct admission *admission, const char *client, bool e
 
 static void test_quotas(void **state)
 {
-    struct admission *admission = admission_new(&(struct admission_bounds){{1, 1}, 4, 2});
+    struct admission *admission = admission_new(&(struct admission_bounds){{1, 1}, 4, 2, SIZE_MAX});
     struct ticket tickets[6] = {0};
     (void)state;
     assert_quota(admission, "a", false);
@@ -163,6 +164,34 @@ static void test_quotas(void **state)
     assert_null(admission_next(admission, CLASS_BULK));
     assert_quota(admission, "a", false);
     assert_quota(admission, "c", false);
+    admission_free(admission);
+}
+
+/* By bytes: few jobs with much text are too many, too. */
+static void test_bytes(void **state)
+{
+    struct admission *admission = admission_new(&(struct admission_bounds){{1, 1}, 99, 99, 1000});
+    struct ticket tickets[5] = {{.bytes = 5000}, {.bytes = 500}, {.bytes = 1}, {.bytes = 600}};
+    (void)state;
+    enter(admission, &tickets[0], "a", 1);
+    admission_next(admission, CLASS_BULK);
+    assert_quota(admission, "a", false); /* what is let in does not count */
+    enter(admission, &tickets[1], "a", 1);
+    assert_quota(admission, "a", false);
+    enter(admission, &tickets[2], "a", 1);
+    assert_quota(admission, "a", true); /* more than half is its own */
+    assert_quota(admission, "b", false);
+    enter(admission, &tickets[3], "b", 1);
+    assert_quota(admission, "c", true);
+    assert_int_equal(admission_state(admission, CLASS_BULK).waiting_bytes, 1101);
+    struct err err = {0};
+    assert_int_equal(admission_check(admission, CLASS_INTERACTIVE, "a", &err), 0);
+    admission_leave(admission, &tickets[3]); /* cancelled */
+    assert_quota(admission, "c", false);
+    end_one(admission, &tickets[0]);
+    assert_ptr_equal(admission_next(admission, CLASS_BULK), &tickets[1]);
+    assert_quota(admission, "a", false);
+    assert_int_equal(admission_state(admission, CLASS_BULK).waiting_bytes, 1);
     admission_free(admission);
 }
 
@@ -317,6 +346,7 @@ int main(void)
         cmocka_unit_test(test_nobody_starves),
         cmocka_unit_test(test_rounds),
         cmocka_unit_test(test_quotas),
+        cmocka_unit_test(test_bytes),
         cmocka_unit_test(test_half_admitted),
         cmocka_unit_test(test_random_days),
     };

@@ -231,7 +231,8 @@ static void start_bounded(struct world *w, int in_flight)
     coordinator_stop(w);
     coordinator_start(w);
     ledger_partition_drop(w->f.ledger, HOME);
-    ledger_bound(w->f.ledger, &(struct admission_bounds){{in_flight, in_flight}, 100, 100});
+    ledger_bound(w->f.ledger,
+                 &(struct admission_bounds){{in_flight, in_flight}, 100, 100, SIZE_MAX});
     ledger_partition_add(w->f.ledger, HOME);
 }
 

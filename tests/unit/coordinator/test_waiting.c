@@ -23,7 +23,8 @@ static void start(struct world *w, int in_flight)
 {
     fixture_init(&w->f);
     ledger_partition_drop(w->f.ledger, HOME);
-    ledger_bound(w->f.ledger, &(struct admission_bounds){{in_flight, in_flight}, 1000000, 4});
+    ledger_bound(w->f.ledger,
+                 &(struct admission_bounds){{in_flight, in_flight}, 1000000, 4, 1 << 20});
     ledger_partition_add(w->f.ledger, HOME);
 }
 
@@ -293,6 +294,45 @@ static void test_takeover_with_another_bound(void **state)
     assert_tasks(fail_picture(w, "a", 4), "b/0");
 }
 
+static struct outbox *send_long(struct world *w, int i)
+{
+    char id[16], member[24];
+    char *metadata = xstrdup("\"k\":0");
+    for (int k = 0; k < 400; k++) {
+        snprintf(member, sizeof member, ",\"k%d\":0", k);
+        char *longer = xasprintf("%s%s", metadata, member);
+        free(metadata);
+        metadata = longer;
+    }
+    char *text = xasprintf("{\"version\":1,\"type\":\"text-to-image\",\"prompt\":\"a red heart\","
+                           "\"client\":\"client-%d\",\"metadata\":{%s}}",
+                           i, metadata);
+    snprintf(id, sizeof id, "long-%d", i);
+    struct outbox *outbox = send_job(&w->f, id, text);
+    free(text);
+    free(metadata);
+    return outbox;
+}
+
+/* Few jobs, but with metadata that takes many times its text: they fill the partition's mebibyte.
+ */
+static void test_quota_of_memory(void **state)
+{
+    struct world *w = *state;
+    struct outbox *out;
+    int count = 0;
+    send(w, "a", 2, "");
+    for (;; count++) {
+        out = send_long(w, count);
+        if (outputs_to(out, topic_name(TOPIC_DEAD_LETTER), NULL) > 0)
+            break;
+        fixture_commit(&w->f);
+    }
+    assert_in_range(count, 15, 30);
+    handle_settle(&w->f.handler);
+    assert_dead_letter(out, "quota_exceeded");
+}
+
 /* Refused with a dead letter and a result; the id is used up. */
 static void test_quota(void **state)
 {
@@ -350,11 +390,17 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
-        TEST(test_waits_and_is_let_in),         TEST(test_cancelled_while_it_waits),
-        TEST(test_expiry_makes_room),           TEST(test_clients_take_turns),
-        TEST(test_events_of_what_waits),        TEST(test_quota),
-        TEST(test_memory_of_a_waiting_job),     TEST(test_takeovers),
-        TEST(test_takeover_with_another_bound), TEST(test_takeover_without_those_in_flight),
+        TEST(test_waits_and_is_let_in),
+        TEST(test_cancelled_while_it_waits),
+        TEST(test_expiry_makes_room),
+        TEST(test_clients_take_turns),
+        TEST(test_events_of_what_waits),
+        TEST(test_quota),
+        TEST(test_quota_of_memory),
+        TEST(test_memory_of_a_waiting_job),
+        TEST(test_takeovers),
+        TEST(test_takeover_with_another_bound),
+        TEST(test_takeover_without_those_in_flight),
     };
     log_init("test", LOG_LEVEL_ERROR);
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # A queue with 100,000 waiting bulk jobs: an interactive job hardly feels it, the coordinator's memory grows by less than
 # 1 KiB a job, and one that takes over finds all of them. On a cluster of its own, which is thrown away with what waits.
-# environment: UNCLIP_TEST_JOBS (default 100000)
+# The shipped model at default settings: a batch in hand is never interrupted, and bulk ones are kept short.
+# environment: UNCLIP_TEST_JOBS (default 100000), UNCLIP_TEST_FIGURES (a file for the measured figures, as JSON)
 source "$(dirname "$0")/lib.sh"
-# A batch in hand is never interrupted, so an interactive job may wait for one at each stage: here for few pictures.
-UNCLIP_HOME=$WORK/home UNCLIP_BATCH=2
-export UNCLIP_HOME UNCLIP_BATCH
+UNCLIP_HOME=$WORK/home
+export UNCLIP_HOME
 OWN_CLUSTER=1
 jobs=${UNCLIP_TEST_JOBS:-100000} warm=$((${UNCLIP_TEST_JOBS:-100000} / 10))
 cluster up
@@ -50,6 +50,9 @@ each=$((($(rss_kb) - before) * 1024 / ($(waiting) - already)))
 loaded=$(interactive loaded 9)
 printf '%d jobs wait (taken in %d s): %d bytes of memory each, %d MiB in all; interactive %d ms, idle %d ms\n' \
   "$(waiting)" $took $each $(($(rss_kb) / 1024)) "$loaded" "$idle"
+[[ -z ${UNCLIP_TEST_FIGURES:-} ]] || jq -n --argjson waiting "$(waiting)" --argjson taken_s $took --argjson job_bytes $each \
+  --argjson memory_before_mib $((before / 1024)) --argjson memory_mib $(($(rss_kb) / 1024)) \
+  --argjson idle_ms "$idle" --argjson loaded_ms "$loaded" '$ARGS.named' >"$UNCLIP_TEST_FIGURES"
 ((each < 1024)) || fail "the coordinator takes $each bytes for each waiting job"
 ((loaded <= 2 * idle)) || fail "an interactive job takes $loaded ms with a full queue, $idle ms without"
 

@@ -9,49 +9,60 @@
 #include "common/memory.h"
 
 /*
- * KEYS: the status hash. ARGV: stage, step, steps, time, then (picture, progress) pairs.
- * Answers the job's state, or false for an unknown job. The job's progress is the mean of its
- * pictures', and its place is that of the picture that is furthest behind.
+ * KEYS: status hashes. ARGV: stage, step, steps, time, then for each hash how many of its pictures
+ * follow, and so many (picture, progress) pairs. Answers the jobs' states, '' for an unknown one. A
+ * job's progress is the mean of its pictures', and its place is that of the picture that is
+ * furthest behind.
  */
 static const char script[] =
-    "local state = redis.call('HGET', KEYS[1], 'state')\n"
-    "if not state or state == 'succeeded' or state == 'failed' or state == 'cancelled'\n"
-    "    or state == 'expired' then return state end\n"
-    "local total = tonumber(redis.call('HGET', KEYS[1], 'images_total')) or 0\n"
-    "if total < 1 or total > 64 then return state end\n"
-    "local fields = {}\n"
-    "for i = 0, total - 1 do fields[i + 1] = 'progress:' .. i end\n"
-    "local values = redis.call('HMGET', KEYS[1], unpack(fields))\n"
-    "for i = 1, total do values[i] = tonumber(values[i]) or 0 end\n"
-    "local mine = 2\n"
-    "for a = 5, #ARGV, 2 do\n"
-    "    local i, now = tonumber(ARGV[a]) + 1, tonumber(ARGV[a + 1])\n"
-    "    if i <= total then\n"
-    "        if now > values[i] then\n"
-    "            values[i] = now\n"
-    "            redis.call('HSET', KEYS[1], fields[i], ARGV[a + 1])\n"
+    "local function show(key, first, last)\n"
+    "    local state = redis.call('HGET', key, 'state')\n"
+    "    if not state or state == 'succeeded' or state == 'failed' or state == 'cancelled'\n"
+    "        or state == 'expired' then return state or '' end\n"
+    "    local total = tonumber(redis.call('HGET', key, 'images_total')) or 0\n"
+    "    if total < 1 or total > 64 then return state end\n"
+    "    local fields = {}\n"
+    "    for i = 0, total - 1 do fields[i + 1] = 'progress:' .. i end\n"
+    "    local values = redis.call('HMGET', key, unpack(fields))\n"
+    "    for i = 1, total do values[i] = tonumber(values[i]) or 0 end\n"
+    "    local mine = 2\n"
+    "    for a = first, last, 2 do\n"
+    "        local i, now = tonumber(ARGV[a]) + 1, tonumber(ARGV[a + 1])\n"
+    "        if i <= total then\n"
+    "            if now > values[i] then\n"
+    "                values[i] = now\n"
+    "                redis.call('HSET', key, fields[i], ARGV[a + 1])\n"
+    "            end\n"
+    "            if now >= values[i] and now < mine then mine = now end\n"
     "        end\n"
-    "        if now >= values[i] and now < mine then mine = now end\n"
     "    end\n"
+    "    local sum, least = 0, 1\n"
+    "    for i = 1, total do\n"
+    "        sum = sum + values[i]\n"
+    "        if values[i] < least then least = values[i] end\n"
+    "    end\n"
+    "    if mine <= least then\n"
+    "        redis.call('HSET', key, 'stage', ARGV[1], 'step', ARGV[2], 'steps', ARGV[3])\n"
+    "    end\n"
+    "    local old = tonumber(redis.call('HGET', key, 'progress')) or 0\n"
+    "    if sum / total > old then\n"
+    "        redis.call('HSET', key, 'progress', string.format('%.4f', sum / total))\n"
+    "    end\n"
+    "    redis.call('HSET', key, 'updated_at', ARGV[4])\n"
+    "    return state\n"
     "end\n"
-    "local sum, least = 0, 1\n"
-    "for i = 1, total do\n"
-    "    sum = sum + values[i]\n"
-    "    if values[i] < least then least = values[i] end\n"
+    "local states, at = {}, 5\n"
+    "for k = 1, #KEYS do\n"
+    "    local last = at + 2 * tonumber(ARGV[at])\n"
+    "    states[k] = show(KEYS[k], at + 1, last)\n"
+    "    at = last + 1\n"
     "end\n"
-    "if mine <= least then\n"
-    "    redis.call('HSET', KEYS[1], 'stage', ARGV[1], 'step', ARGV[2], 'steps', ARGV[3])\n"
-    "end\n"
-    "local old = tonumber(redis.call('HGET', KEYS[1], 'progress')) or 0\n"
-    "if sum / total > old then\n"
-    "    redis.call('HSET', KEYS[1], 'progress', string.format('%.4f', sum / total))\n"
-    "end\n"
-    "redis.call('HSET', KEYS[1], 'updated_at', ARGV[4])\n"
-    "return state\n";
+    "return states\n";
 
 struct progress_job {
     const char *id; /* borrowed from a task */
     int64_t written_ms;
+    bool due; /* it is written now */
     bool stopped;
 };
 
@@ -85,19 +96,39 @@ void progress_release(struct progress *progress)
     *progress = (struct progress){0};
 }
 
-#define FIXED_ARGS  5 /* key, stage, step, steps, time */
+#define FIXED_ARGS  4 /* stage, step, steps, time */
 #define NUMBER_SIZE 16
 
+/* One call of the script. Keys and numbers are what `args` point to. */
 struct command {
-    struct redis_arg args[FIXED_ARGS + 2 * JOB_IMAGES_MAX];
-    char numbers[2 + 2 * JOB_IMAGES_MAX][NUMBER_SIZE];
-    char key[REDIS_KEY_SIZE], time[CLOCK_ISO_SIZE];
-    size_t args_used, numbers_used;
+    struct redis_arg *args;
+    size_t count;
+    char (*keys)[REDIS_KEY_SIZE];
+    char (*numbers)[NUMBER_SIZE];
+    size_t keys_used, numbers_used;
+    char time[CLOCK_ISO_SIZE];
 };
+
+static void command_init(struct command *command, const struct progress *progress)
+{
+    size_t jobs = progress->job_count, pairs = progress->count;
+    *command = (struct command){
+        .args = xcalloc(FIXED_ARGS + 2 * (jobs + pairs), sizeof(*command->args)),
+        .keys = xcalloc(jobs + 1, sizeof(*command->keys)),
+        .numbers = xcalloc(FIXED_ARGS + jobs + 2 * pairs, sizeof(*command->numbers))};
+    clock_iso8601(clock_wall_ms(progress->clock), command->time);
+}
+
+static void command_release(struct command *command)
+{
+    free(command->args);
+    free(command->keys);
+    free(command->numbers);
+}
 
 static void add_text(struct command *command, const char *text)
 {
-    command->args[command->args_used++] = REDIS_STRING(text);
+    command->args[command->count++] = REDIS_STRING(text);
 }
 
 static void add_int(struct command *command, int number)
@@ -114,24 +145,35 @@ static void add_share(struct command *command, double share)
     add_text(command, text);
 }
 
-static void build(struct command *command, const struct progress *progress,
-                  const struct progress_job *job, int step, int steps)
+static void add_job(struct command *command, const struct progress *progress,
+                    const struct progress_job *job, int step)
 {
-    command->args_used = command->numbers_used = 0;
-    clock_iso8601(clock_wall_ms(progress->clock), command->time);
-    add_text(command, redis_key(REDIS_KEY_JOB, job->id, command->key));
-    add_text(command, stage_name(task_hop(progress->tasks[0])->stage));
-    add_int(command, step);
-    add_int(command, steps);
-    add_text(command, command->time);
-    for (size_t i = 0, images = 0; i < progress->count && images < JOB_IMAGES_MAX; i++) {
+    int images = 0;
+    for (size_t i = 0; i < progress->count; i++)
+        images += strcmp(progress->tasks[i]->job, job->id) == 0;
+    add_int(command, images);
+    for (size_t i = 0; i < progress->count; i++) {
         const struct task *task = progress->tasks[i];
         if (strcmp(task->job, job->id) != 0)
             continue;
         add_int(command, task->image);
         add_share(command, task_progress(task, step));
-        images++;
     }
+}
+
+static void build(struct command *command, const struct progress *progress, int step, int steps)
+{
+    for (size_t i = 0; i < progress->job_count; i++)
+        if (progress->jobs[i].due)
+            add_text(command, redis_key(REDIS_KEY_JOB, progress->jobs[i].id,
+                                        command->keys[command->keys_used++]));
+    add_text(command, stage_name(task_hop(progress->tasks[0])->stage));
+    add_int(command, step);
+    add_int(command, steps);
+    add_text(command, command->time);
+    for (size_t i = 0; i < progress->job_count; i++)
+        if (progress->jobs[i].due)
+            add_job(command, progress, &progress->jobs[i], step);
 }
 
 static bool state_stops(const struct redis_reply *reply)
@@ -141,16 +183,26 @@ static bool state_stops(const struct redis_reply *reply)
            (state == JOB_CANCELLED || state == JOB_EXPIRED);
 }
 
-static int write_job(struct progress *progress, struct progress_job *job, int step, int steps,
-                     struct err *err)
+static void take_states(struct progress *progress, const struct redis_reply *reply)
+{
+    size_t at = 0;
+    for (size_t i = 0; i < progress->job_count && at < reply->count; i++)
+        if (progress->jobs[i].due)
+            progress->jobs[i].stopped |= state_stops(&reply->items[at++]);
+}
+
+static int write_jobs(struct progress *progress, int step, int steps, struct err *err)
 {
     struct command command;
     struct redis_reply *reply;
-    build(&command, progress, job, step, steps);
-    int rc = redis_script(progress->redis, script, command.args, command.args_used, 1, &reply, err);
+    command_init(&command, progress);
+    build(&command, progress, step, steps);
+    int rc = redis_script(progress->redis, script, command.args, command.count, command.keys_used,
+                          &reply, err);
+    command_release(&command);
     if (rc)
         return rc;
-    job->stopped |= state_stops(reply);
+    take_states(progress, reply);
     redis_reply_free(reply);
     return 0;
 }
@@ -158,17 +210,15 @@ static int write_job(struct progress *progress, struct progress_job *job, int st
 int progress_step(struct progress *progress, int step, int steps, struct err *err)
 {
     int64_t now = clock_monotonic_ms(progress->clock);
-    bool always = step == 0 || step >= steps;
+    bool always = step == 0 || step >= steps, any = false;
     for (size_t i = 0; i < progress->job_count; i++) {
         struct progress_job *job = &progress->jobs[i];
-        if (!always && now - job->written_ms < PROGRESS_INTERVAL_MS)
-            continue;
-        job->written_ms = now;
-        int rc = write_job(progress, job, step, steps, err);
-        if (rc)
-            return rc;
+        job->due = always || now - job->written_ms >= PROGRESS_INTERVAL_MS;
+        if (job->due)
+            job->written_ms = now;
+        any |= job->due;
     }
-    return 0;
+    return any ? write_jobs(progress, step, steps, err) : 0;
 }
 
 bool progress_stopped(const struct progress *progress, size_t index)

@@ -35,8 +35,8 @@ void progress_release(struct progress *progress);
 
 /*
  * Notes that every task of the batch has `step` of `steps` behind it. Jobs written to less than
- * PROGRESS_INTERVAL_MS ago are left out, unless it is the first or the last step. Error: ERR_REDIS;
- * the other jobs' writes are then skipped too.
+ * PROGRESS_INTERVAL_MS ago are left out, unless it is the first or the last step. One call of Redis
+ * for all of them. Error: ERR_REDIS.
  */
 int progress_step(struct progress *progress, int step, int steps, struct err *err);
 /* Whether the job of tasks[index] is known to be cancelled or expired. */

@@ -303,6 +303,7 @@ void kafka_answered(struct kafka *kafka)
     if (kafka->down)
         log_info("kafka: back");
     kafka->down = false;
+    kafka->active_ms = kafka_now_ms();
 }
 
 static void stray_add(struct lane *lane, rd_kafka_message_t *message)
@@ -378,6 +379,7 @@ static struct kafka_record *take_in(struct kafka *kafka, rd_kafka_message_t *mes
         return NULL;
     }
     partition_push(partition, message->offset);
+    kafka->active_ms = kafka_now_ms();
     return kafka_record_new(message, partition->epoch);
 }
 
@@ -505,8 +507,10 @@ static void lane_commit_idle(const struct lane *lane)
     rd_kafka_topic_partition_list_destroy(list);
 }
 
-void kafka_commit_idle(struct kafka *kafka)
+void kafka_commit_idle(struct kafka *kafka, int quiet_ms)
 {
+    if (kafka_now_ms() - kafka->active_ms < quiet_ms)
+        return;
     for (int i = 0; i < KAFKA_LANES_MAX; i++)
         if (kafka->lane[i].consumer)
             lane_commit_idle(&kafka->lane[i]);

@@ -132,9 +132,11 @@ int kafka_commit(struct kafka *kafka, struct kafka_unit *units, size_t count, in
    above. */
 int kafka_publish(struct kafka *kafka, const struct kafka_output *outputs, size_t count,
                   int deadline_ms, struct err *err);
-/* When nothing is in flight: moves committed offsets past transaction markers, so that idle lag is
-   exactly 0. Cheap when there is nothing to do. */
-void kafka_commit_idle(struct kafka *kafka);
+/* When nothing is in flight, and nothing came or went for quiet_ms: moves committed offsets past
+   transaction markers, so that idle lag is exactly 0. Cheap when there is nothing to do; a request
+   that is waited for when there is, so a loop that may get work again soon gives it time. */
+#define KAFKA_QUIET_MS 250
+void kafka_commit_idle(struct kafka *kafka, int quiet_ms);
 
 /*
  * Reads one partition of a (compacted) topic from its beginning to its present end, read_committed,

@@ -73,6 +73,7 @@ struct kafka {
     size_t partition_count;
     struct notice *notices;
     size_t notice_count;
+    int64_t active_ms;    /* when a record last came, or a transaction ended */
     uint64_t assignments; /* how many rebalances there were */
     struct err fatal;     /* the consumer is beyond repair */
     char last_error[256]; /* what librdkafka last complained about */

@@ -337,7 +337,7 @@ static void rest(struct coordinator *self)
 {
     view_serve(self->view);
     if (!view_pending(self->view))
-        kafka_commit_idle(self->kafka);
+        kafka_commit_idle(self->kafka, KAFKA_QUIET_MS);
     if (self->ready || !kafka_assigned(self->kafka))
         return;
     self->ready = true;

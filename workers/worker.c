@@ -323,7 +323,7 @@ static int rest(struct worker *worker, struct err *err)
     if (due == 0)
         return 0;
     if (!worker->busy && due < 0)
-        kafka_commit_idle(worker->kafka);
+        kafka_commit_idle(worker->kafka, KAFKA_QUIET_MS);
     return kafka_poll(worker->kafka, -1, due > 0 ? (int)due : IDLE_MS, NULL, err);
 }
 
@@ -360,7 +360,7 @@ static int loop(struct worker *worker, struct err *err)
         said = stops > 0;
     }
     if (!rc)
-        kafka_commit_idle(worker->kafka);
+        kafka_commit_idle(worker->kafka, 0);
     return rc;
 }
 

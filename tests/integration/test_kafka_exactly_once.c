@@ -103,7 +103,7 @@ static void copy(const char *slot)
         if (err.code)
             die("kafka_poll", &err);
         if (count == 0) {
-            kafka_commit_idle(kafka);
+            kafka_commit_idle(kafka, 0);
             continue;
         }
         pause_ms(WORK_MS);
@@ -243,7 +243,7 @@ static void read_to_the_end(void)
     for (size_t i = 0; i < RECORDS; i++)
         kafka_record_free(units[i].record);
     for (int i = 0; i < PATIENCE_S && lag(group) > 0; i++) {
-        kafka_commit_idle(kafka);
+        kafka_commit_idle(kafka, 0);
         struct kafka_record *record;
         if (kafka_poll(kafka, 0, 100, &record, &err) || record)
             die("poll", &err);

@@ -452,9 +452,25 @@ static void strays_are_not_passed_over(void **state)
     assert_int_equal(message->err, 0);
     lane->stray = realloc(lane->stray, sizeof(*lane->stray));
     lane->stray[lane->stray_count++] = message;
-    kafka_commit_idle(fixture->kafka);
+    kafka_commit_idle(fixture->kafka, 0);
     assert_true(kafka_partition(fixture->kafka, "high", 0)->committed <= message->offset);
     assert_ptr_equal(pull(fixture, 0)->message, message);
+}
+
+/* Not while there may be more: the request holds the loop up. */
+static void idle_commits_wait_for_quiet(void **state)
+{
+    struct fixture *fixture = *state;
+    bool lost;
+    produce(fixture, "high");
+    pass_on(fixture, &lost);
+    struct partition *partition = kafka_partition(fixture->kafka, "high", 0);
+    int64_t committed = partition->committed;
+    partition->committed = 0;
+    kafka_commit_idle(fixture->kafka, 60000);
+    assert_int_equal(partition->committed, 0);
+    kafka_commit_idle(fixture->kafka, 0);
+    assert_int_equal(partition->committed, committed);
 }
 
 /* --- settings and first contact --- */
@@ -504,6 +520,7 @@ int main(void)
         cmocka_unit_test_teardown(faults_in_recovery_are_survived, settle),
         cmocka_unit_test_teardown(too_large_is_refused_at_once, settle),
         cmocka_unit_test_teardown(strays_are_not_passed_over, settle),
+        cmocka_unit_test_teardown(idle_commits_wait_for_quiet, settle),
     };
     const struct CMUnitTest others[] = {
         cmocka_unit_test(settings_are_guarded),

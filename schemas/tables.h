@@ -81,7 +81,7 @@
       "how often a task, JOB/IMAGE.STAGE, was started and its worker then died; while it runs, one " \
       "more")                                                                                      \
     X(REDIS_KEY_STAGE, "unclip:stage:%s", "hash",                                                  \
-      "a stage's counters: tasks, batches, failures, cache_hits, computed, compute_ms")            \
+      "a stage's counters: tasks, batches, failures, cache_hits, computed, wasted, compute_ms")    \
     X(REDIS_KEY_WORKERS, "unclip:workers", "set", "slots of workers, some of them gone")           \
     X(REDIS_KEY_WORKER, "unclip:worker:%s", "hash",                                                \
       "a live worker, by its slot: stage, model, dtype, since, partitions, tasks_per_s")

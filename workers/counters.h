@@ -15,6 +15,7 @@
     X(failures, "tasks that failed")                                                               \
     X(cache_hits, "tasks whose embedding came from the cache")                                     \
     X(computed, "tasks that were computed")                                                        \
+    X(wasted, "computed in vain: their partition went to another worker meanwhile")                \
     X(compute_ms, "milliseconds of computing")
 
 struct counters {

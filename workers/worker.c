@@ -253,6 +253,7 @@ static void settle(struct worker *worker, const struct work *work, const struct 
     for (size_t i = 0; i < work->count; i++) {
         const struct parcel *parcel = work->parcels[i];
         if (units[i].lost) {
+            counters.wasted += parcel->computed;
             deaths_take_back(&worker->deaths, &work->parcels[i], 1);
             continue;
         }

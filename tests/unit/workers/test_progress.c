@@ -184,14 +184,20 @@ static void cancelling_is_heard(void **state)
 static void counters_add_up(void **state)
 {
     (void)state;
-    struct counters counters = {
-        .tasks = 3, .batches = 1, .failures = 1, .cache_hits = 1, .computed = 2, .compute_ms = 40};
+    struct counters counters = {.tasks = 3,
+                                .batches = 1,
+                                .failures = 1,
+                                .cache_hits = 1,
+                                .computed = 2,
+                                .wasted = 1,
+                                .compute_ms = 40};
     struct err err = {0};
     for (int i = 0; i < 2; i++)
         assert_int_equal(counters_add(&counters, server.redis, STAGE_PRIOR, &err), 0);
     assert_string_equal(redis_ask(&server, "HGET", "unclip:stage:prior", "tasks"), "6");
     assert_string_equal(redis_ask(&server, "HGET", "unclip:stage:prior", "cache_hits"), "2");
     assert_string_equal(redis_ask(&server, "HGET", "unclip:stage:prior", "computed"), "4");
+    assert_string_equal(redis_ask(&server, "HGET", "unclip:stage:prior", "wasted"), "2");
     assert_string_equal(redis_ask(&server, "HGET", "unclip:stage:prior", "compute_ms"), "80");
 }
 

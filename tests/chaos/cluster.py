@@ -11,7 +11,7 @@ import threading
 import time
 from pathlib import Path
 
-from plan import PAUSE_S, SLOTS, Blow
+from plan import PAUSE_S, SLOTS, Blow, Plan
 
 ROOT = Path(__file__).resolve().parents[2]
 FAILED_UPS_MAX = 20  # in a row
@@ -53,11 +53,14 @@ class Cluster:
         self.command("stop", *(set(names) - set(workers)))
 
     def lags(self) -> dict[str, int]:
-        """What is left of each topic of tasks, by its stage."""
+        """What is left of the tasks, by stage; "unknown" where the servers do not answer."""
         client = Path(self.environment["UNCLIP_BIN"]) / "unclip"
         status = json.loads(self.command("status", "--json"))
         command = [client, "stages", "--json", "--kafka", status["kafka"], "--redis", status["redis"]]
-        rows = json.loads(subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        if done.returncode:  # Redis may just be on its way back
+            return {"unknown": 1}
+        rows = json.loads(done.stdout)
         return {row["stage"]: sum(row["lag"].values()) for row in rows}
 
     def pids(self, name: str) -> list[int]:
@@ -107,11 +110,13 @@ def alive(pid: int) -> bool:
 class Supervisor(threading.Thread):
     """Brings up whatever has died, until it is told to stop."""
 
-    def __init__(self, cluster: Cluster) -> None:
+    def __init__(self, cluster: Cluster, plan: Plan) -> None:
         super().__init__(name="supervisor", daemon=True)
         self.cluster = cluster
+        self.plan = plan
         self.ending = threading.Event()
-        self.restarts = 0
+        self.calm = threading.Event()  # from then on nothing that is started is to die, poison aside
+        self.restarts = self.ups = 0
         self.trouble = ""
 
     def run(self) -> None:
@@ -121,6 +126,7 @@ class Supervisor(threading.Thread):
             if not down:
                 continue
             self.restarts += len(down)
+            self.draw_moment()
             try:
                 self.cluster.command("up")
                 failed = 0
@@ -129,6 +135,11 @@ class Supervisor(threading.Thread):
                 if failed == FAILED_UPS_MAX:
                     self.trouble = str(error)
                     return
+
+    def draw_moment(self) -> None:
+        moment = [] if self.calm.is_set() else [self.plan.moments[self.ups % len(self.plan.moments)]]
+        self.ups += 1
+        self.cluster.environment["UNCLIP_FAULT"] = ",".join(self.plan.faults + moment)
 
     def stop(self) -> None:
         self.ending.set()
@@ -199,7 +210,11 @@ class Killer(threading.Thread):
 
     def empty_redis(self) -> None:
         port = json.loads(self.cluster.command("status", "--json"))["redis"].rpartition(":")[2]
-        subprocess.run(["redis-cli", "-p", port, "flushall"], capture_output=True, timeout=30)
+        command = ["redis-cli", "-p", port, "flushall"]
+        deadline = time.monotonic() + ALIVE_S
+        while subprocess.run(command, capture_output=True, text=True, timeout=30).stdout.strip() != "OK":
+            if self.ending.wait(0.1) or time.monotonic() > deadline:
+                raise RuntimeError("Redis cannot be emptied")
 
     def pause(self, pids: list[int]) -> None:
         signal_all(pids, signal.SIGSTOP)

@@ -50,7 +50,14 @@ PAUSE_S = 9.0  # longer than a session of the group lasts
 # other stage takes so many; where its picture is stored. A process takes 16 faults.
 POISONS = (("worker.in_compute", ""), ("worker.in_compute", ":10"), ("worker.before_store", ""))
 POISON_STEPS = {"prior": 2, "decoder": 12}
-POISONS_MAX = 15
+POISONS_MAX = 10
+# What the supervisor starts also dies by itself, at the nth passing of one of these points, with N up to that number: a
+# blow from outside seldom falls within the milliseconds of a transaction.
+MOMENTS = {
+    "worker": {"after_produce": 40, "before_commit": 40, "after_commit": 40, "before_begin": 40, "picture_stored": 40},
+    "coordinator": {"after_produce": 150, "before_commit": 150, "after_commit": 150, "before_begin": 150, "in_replay": 8},
+}
+MOMENTS_DRAWN = 100
 HOSTILE_PER_MINUTE = 6
 REFUSALS = frozenset({"invalid_json", "invalid_job", "invalid_record", "too_large", "unsupported"})
 
@@ -114,12 +121,13 @@ class Plan:
     letters: list[Letter] = field(default_factory=list)
     strangers: set[str] = field(default_factory=set)  # jobs that hostile tasks name, and nobody submitted
     faults: list[str] = field(default_factory=list)  # UNCLIP_FAULT of all programs
+    moments: list[str] = field(default_factory=list)  # one more of what is started, in turn
 
     def lines(self) -> Iterator[str]:
         """The plan as text, to be read and compared."""
         yield from (f"{send.at_s:8.3f} send {send.topic} {send.key} {send.value!r} {send.header!r}" for send in self.sends)
         yield from (f"{blow.at_s:8.3f} {blow.kind} {blow.target} {blow.pick}" for blow in self.blows)
-        yield from (f"fault {fault}" for fault in self.faults)
+        yield from (f"fault {fault}" for fault in self.faults + self.moments)
 
 
 ENDS_WELL = {"succeeded": frozenset({""})}
@@ -238,6 +246,12 @@ def add_hostile(plan: Plan, rng: Random, name: str, count: int) -> None:
         plan.letters.append(Letter(key, REFUSALS))
 
 
+def add_moments(plan: Plan, rng: Random) -> None:
+    for _ in range(MOMENTS_DRAWN):
+        drawn = [(program, *rng.choice(list(points.items()))) for program, points in MOMENTS.items()]
+        plan.moments.append(",".join(f"{program}.{point}:kill:{rng.randint(2, most)}" for program, point, most in drawn))
+
+
 def add_blows(plan: Plan, rng: Random) -> None:
     at_s, deck = FIRST_BLOW_S, list[str]()
     while at_s < plan.seconds:
@@ -254,6 +268,7 @@ def make_plan(seed: int, minutes: float, jobs_per_minute: float) -> Plan:
     add_jobs(plan, Random(f"jobs {seed}"), name, max(1, round(minutes * jobs_per_minute)))
     add_poison(plan, Random(f"poison {seed}"), name, min(max(len(POISONS), round(minutes)), POISONS_MAX))
     add_hostile(plan, Random(f"hostile {seed}"), name, max(4, round(minutes * HOSTILE_PER_MINUTE)))
+    add_moments(plan, Random(f"moments {seed}"))
     add_blows(plan, Random(f"blows {seed}"))
     plan.sends.sort(key=lambda send: send.at_s)
     return plan

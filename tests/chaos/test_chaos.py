@@ -5,16 +5,18 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import re
 import sys
 import unittest
 import zlib
 from collections.abc import Callable
+from pathlib import Path
 
 sys.dont_write_bytecode = True
 
 from check import Judge, Logs, verdict  # noqa: E402
 from pictures import keys_of, pixels  # noqa: E402
-from plan import BLOWS, ENDS_WELL, REFUSALS, Job, Letter, Plan, Request, make_plan  # noqa: E402
+from plan import BLOWS, ENDS_WELL, MOMENTS, REFUSALS, Job, Letter, Plan, Request, make_plan  # noqa: E402
 from topics import Record, parse  # noqa: E402
 
 LIMIT = 6
@@ -221,7 +223,14 @@ class PlanTest(unittest.TestCase):
             plan = make_plan(seed, 2, 60)
             self.assertEqual({blow.kind for blow in plan.blows}, set(BLOWS))
             self.assertEqual(len(plan.faults), 3)
+            for program, points in MOMENTS.items():
+                self.assertEqual({point for point in points if f"{program}.{point}:" in str(plan.moments)}, set(points))
             self.assertEqual({send.topic.split(".")[1] for send in plan.sends}, {"jobs", "tasks", "events"})
+
+    def test_a_worker_can_take_all_faults(self) -> None:
+        table = (Path(__file__).resolve().parents[2] / "common" / "fault.c").read_text()
+        most = int(re.search(r"#define FAULTS_MAX +(\d+)", table)[1])
+        self.assertLess(len(make_plan(1, 60, 60).faults), most)
 
     def test_a_fate_follows_its_job(self) -> None:
         sent = set()

@@ -55,6 +55,7 @@ class Kafka:
         return sorted(filter(None, records), key=lambda record: (record.partition, record.offset))
 
     def logs(self) -> dict[str, list[Record]]:
+        self.await_broker()
         return {topic: self.read(topic) for topic in LOGS}
 
     def cleaned(self) -> list[str]:
@@ -63,8 +64,17 @@ class Kafka:
         assert folders, "Kafka has no folder of the results"
         return sorted(folder.name for folder in folders if len(list(folder.glob("*.log"))) != 1)
 
+    def await_broker(self) -> None:
+        """kcat gives up at once where no broker answers."""
+        deadline = time.monotonic() + SEND_S
+        command = ["timeout", "10", "kcat", "-L", "-m", "5", "-b", self.address]
+        while subprocess.run(command, capture_output=True).returncode:
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"no broker has answered at {self.address} for {SEND_S} s")
+
     def send(self, send: Send) -> None:
-        """Returns when Kafka has it. What may be sent twice is tried twice; the rest Kafka itself keeps single."""
+        """Returns when Kafka has it. What may be sent twice is tried again; for the rest the broker must stay alive
+        meanwhile, and the producer keeps it single."""
         command = ["kcat", "-P", "-b", self.address, "-t", send.topic, "-k", send.key, "-p", str(send.partition)]
         command += ["-X", "message.max.bytes=1048000", "-X", "enable.idempotence=true"]
         command += [b"-H", send.header] if send.header else []
@@ -72,6 +82,7 @@ class Kafka:
         file.write_bytes(send.value)
         deadline = time.monotonic() + SEND_S
         while True:
+            self.await_broker()
             done = subprocess.run([*command, file], capture_output=True, text=True, errors="replace", timeout=SEND_S)
             if done.returncode == 0:
                 return

@@ -24,6 +24,8 @@
     X(ERR_UNSUPPORTED, "unsupported", false, "asks for what this build or model cannot do")        \
     X(ERR_CONFLICT, "conflict", false, "the id is taken by a job with another body")               \
     X(ERR_NOT_FOUND, "not_found", false, "no such job, key or file")                               \
+    X(ERR_REFUSED, "url_refused", false, "a URL may not be fetched, or its server says no")        \
+    X(ERR_FETCH, "fetch_failed", true, "another server did not answer, or said to come again")     \
     X(ERR_CANCELLED, "cancelled", false, "the job was cancelled")                                  \
     X(ERR_EXPIRED, "expired", false, "the job's deadline has passed")                              \
     X(ERR_QUOTA_EXCEEDED, "quota_exceeded", true, "as many jobs wait as may, of all or a client's")  \

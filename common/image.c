@@ -68,13 +68,14 @@ int image_alloc(struct image *image, int width, int height, struct err *err)
     if (!pixels)
         return err_set(err, ERR_OUT_OF_MEMORY, "no memory for a picture of %dx%d pixels", width,
                        height);
-    *image = (struct image){width, height, pixels};
+    *image = (struct image){.width = width, .height = height, .pixels = pixels};
     return 0;
 }
 
 void image_release(struct image *image)
 {
     free(image->pixels);
+    free(image->alpha);
     *image = (struct image){0};
 }
 
@@ -96,19 +97,74 @@ int image_from_float(struct image *image, const float *pixels, int size, struct 
     return 0;
 }
 
+/* --- formats --- */
+
+static const struct {
+    const char *name, *mime;
+    int quality;
+} formats[] = {
+#define X(id, name, mime, quality) {name, mime, quality},
+    IMAGE_FORMAT_TABLE(X)
+#undef X
+};
+
+const char *image_format_name(enum image_format format)
+{
+    return formats[format].name;
+}
+
+const char *image_format_mime(enum image_format format)
+{
+    return formats[format].mime;
+}
+
+enum image_format image_format_from_name(const char *name)
+{
+    int format = 0;
+    while (format < IMAGE_FORMAT_COUNT && strcmp(formats[format].name, name) != 0)
+        format++;
+    return (enum image_format)format;
+}
+
 /* --- encoding --- */
 
-static int encode_pixels(const struct image *image, void **bytes, size_t *size, struct err *err)
+/* Its pixels as libvips sees them, borrowed: NULL when there is no memory. */
+static VipsImage *wrap(const struct image *image)
 {
     VipsImage *raw = vips_image_new_from_memory(
         image->pixels, (size_t)image->width * (size_t)image->height * CHANNELS, image->width,
         image->height, CHANNELS, VIPS_FORMAT_UCHAR);
     VipsImage *rgb = NULL;
-    int failed = !raw || vips_copy(raw, &rgb, "interpretation", VIPS_INTERPRETATION_sRGB, NULL) ||
-                 vips_pngsave_buffer(rgb, bytes, size, "compression", PNG_COMPRESSION, "filter",
-                                     VIPS_FOREIGN_PNG_FILTER_ALL, NULL);
-    g_clear_object(&rgb);
+    if (raw && vips_copy(raw, &rgb, "interpretation", VIPS_INTERPRETATION_sRGB, NULL))
+        rgb = NULL;
     g_clear_object(&raw);
+    return rgb;
+}
+
+static int save(VipsImage *rgb, enum image_format format, int quality, void **bytes, size_t *size)
+{
+    switch (format) {
+    case IMAGE_PNG:
+        return vips_pngsave_buffer(rgb, bytes, size, "compression", PNG_COMPRESSION, "filter",
+                                   VIPS_FOREIGN_PNG_FILTER_ALL, NULL);
+    case IMAGE_WEBP:
+        return vips_webpsave_buffer(rgb, bytes, size, "Q", quality, NULL);
+    case IMAGE_JPEG:
+        return vips_jpegsave_buffer(rgb, bytes, size, "Q", quality, "optimize_coding", TRUE, NULL);
+    case IMAGE_AVIF:
+        return vips_heifsave_buffer(rgb, bytes, size, "Q", quality, "compression",
+                                    VIPS_FOREIGN_HEIF_COMPRESSION_AV1, NULL);
+    case IMAGE_FORMAT_COUNT:
+        break;
+    }
+    BUG("no such format");
+}
+
+static int encode_plain_png(const struct image *image, void **bytes, size_t *size, struct err *err)
+{
+    VipsImage *rgb = wrap(image);
+    int failed = !rgb || save(rgb, IMAGE_PNG, 0, bytes, size);
+    g_clear_object(&rgb);
     return failed ? vips_failure(ERR_OUT_OF_MEMORY, "cannot encode a PNG", err) : 0;
 }
 
@@ -117,11 +173,11 @@ int image_encode_png(const struct image *image, const struct image_metadata *met
 {
     void *plain;
     size_t plain_size, count = 0;
-    int result = encode_pixels(image, &plain, &plain_size, err);
+    int result = encode_plain_png(image, &plain, &plain_size, err);
     if (result != 0)
         return result;
     struct image_text texts[3];
-    char *xmp = png_text_xmp(metadata->tool, metadata->description);
+    char *xmp = png_text_xmp(metadata, false);
     if (metadata->parameters)
         texts[count++] = (struct image_text){"parameters", metadata->parameters};
     if (metadata->job)
@@ -133,65 +189,191 @@ int image_encode_png(const struct image *image, const struct image_metadata *met
     return result;
 }
 
+int image_encode(const struct image *image, enum image_format format, int quality,
+                 const struct image_metadata *metadata, void **bytes, size_t *size, struct err *err)
+{
+    if (format == IMAGE_PNG)
+        return image_encode_png(image, metadata, bytes, size, err);
+    VipsImage *rgb = wrap(image);
+    if (!rgb)
+        return vips_failure(ERR_OUT_OF_MEMORY, "cannot encode a picture", err);
+    char *xmp = png_text_xmp(metadata, true);
+    vips_image_set_blob_copy(rgb, VIPS_META_XMP_NAME, xmp, strlen(xmp));
+    if (metadata->parameters)
+        vips_image_set_string(rgb, "exif-ifd2-UserComment", metadata->parameters);
+    int failed = save(rgb, format, quality > 0 ? quality : formats[format].quality, bytes, size);
+    free(xmp);
+    g_object_unref(rgb);
+    return failed ? vips_failure(ERR_UNSUPPORTED, "cannot encode the picture", err) : 0;
+}
+
 /* --- decoding --- */
 
-static const char png_signature[] = "\x89PNG\r\n\x1a\n", jpeg_signature[] = "\xff\xd8\xff";
+/* How a file begins, and what reads it. */
+enum kind { KIND_PNG, KIND_JPEG, KIND_WEBP, KIND_HEIF, KIND_GIF, KIND_NONE };
 
-static bool begins_with(const char *signature, const void *bytes, size_t size)
+static bool begins(const char *bytes, size_t size, size_t at, const char *magic)
 {
-    size_t length = strlen(signature);
-    return size >= length && memcmp(bytes, signature, length) == 0;
+    size_t length = strlen(magic);
+    return size >= at + length && memcmp(bytes + at, magic, length) == 0;
+}
+
+static enum kind sniff(const char *bytes, size_t size)
+{
+    static const char *const brands[] = {"avif", "avis", "heic", "heix", "mif1", "msf1"};
+    if (begins(bytes, size, 0, "\x89PNG\r\n\x1a\n"))
+        return KIND_PNG;
+    if (begins(bytes, size, 0, "\xff\xd8\xff"))
+        return KIND_JPEG;
+    if (begins(bytes, size, 0, "RIFF") && begins(bytes, size, 8, "WEBP"))
+        return KIND_WEBP;
+    if (begins(bytes, size, 0, "GIF87a") || begins(bytes, size, 0, "GIF89a"))
+        return KIND_GIF;
+    for (size_t i = 0; i < sizeof brands / sizeof *brands; i++)
+        if (begins(bytes, size, 4, "ftyp") && begins(bytes, size, 8, brands[i]))
+            return KIND_HEIF;
+    return KIND_NONE;
 }
 
 /* Reads the header only; pixels come when they are asked for. */
-static int open_picture(const void *bytes, size_t size, VipsImage **out, struct err *err)
+static int open_picture(enum kind kind, const void *bytes, size_t size, VipsImage **out,
+                        struct err *err)
 {
-    void *data = (void *)(uintptr_t)bytes;
-    int failed = begins_with(png_signature, bytes, size)
-                     ? vips_pngload_buffer(data, size, out, "fail_on", VIPS_FAIL_ON_ERROR, NULL)
-                     : vips_jpegload_buffer(data, size, out, "fail_on", VIPS_FAIL_ON_ERROR,
-                                            "autorotate", TRUE, NULL);
+    void *buffer = (void *)(uintptr_t)bytes;
+    int failed = 0;
+    switch (kind) {
+    case KIND_PNG:
+        failed = vips_pngload_buffer(buffer, size, out, "fail_on", VIPS_FAIL_ON_ERROR, NULL);
+        break;
+    case KIND_JPEG:
+        failed = vips_jpegload_buffer(buffer, size, out, "fail_on", VIPS_FAIL_ON_ERROR, NULL);
+        break;
+    case KIND_WEBP:
+        failed = vips_webpload_buffer(buffer, size, out, "fail_on", VIPS_FAIL_ON_ERROR, NULL);
+        break;
+    case KIND_HEIF:
+        failed = vips_heifload_buffer(buffer, size, out, "fail_on", VIPS_FAIL_ON_ERROR, NULL);
+        break;
+    case KIND_GIF:
+        failed = vips_gifload_buffer(buffer, size, out, "fail_on", VIPS_FAIL_ON_ERROR, NULL);
+        break;
+    case KIND_NONE:
+        return err_set(err, ERR_INVALID_IMAGE,
+                       "the picture is no PNG, JPEG, WebP, AVIF, HEIC or GIF");
+    }
     return failed ? vips_failure(ERR_INVALID_IMAGE, "cannot decode the picture", err) : 0;
 }
 
-/* To 8-bit sRGB with three bands; what is transparent becomes white. Takes `in`. */
-static int to_rgb(VipsImage *in, VipsImage **out)
+/* Takes *image and puts what comes of it there; NULL when it fails. */
+static void replace(VipsImage **image, VipsImage *by)
 {
-    VipsArrayDouble *white = vips_array_double_newv(1, 255.0);
-    VipsImage *colours = NULL, *opaque = NULL, *bytes = NULL;
-    int failed =
-        vips_colourspace(in, &colours, VIPS_INTERPRETATION_sRGB, NULL) ||
-        (vips_image_hasalpha(colours) ? vips_flatten(colours, &opaque, "background", white, NULL)
-                                      : vips_copy(colours, &opaque, NULL)) ||
-        vips_cast(opaque, &bytes, VIPS_FORMAT_UCHAR, NULL) ||
-        vips_extract_band(bytes, out, 0, "n", CHANNELS, NULL);
-    g_clear_object(&bytes);
-    g_clear_object(&opaque);
-    g_clear_object(&colours);
-    vips_area_unref(VIPS_AREA(white));
-    g_object_unref(in);
-    return failed;
+    g_object_unref(*image);
+    *image = by;
 }
 
-static int decode(struct image *image, const void *bytes, size_t size, struct err *err)
+/* Colours by the picture's profile where it has a usable one, else by its interpretation. */
+static VipsImage *to_srgb(VipsImage *in)
 {
-    VipsImage *in = NULL, *rgb = NULL;
-    int result = open_picture(bytes, size, &in, err);
+    VipsImage *out = NULL;
+    bool profile = vips_image_get_typeof(in, VIPS_META_ICC_NAME) != 0;
+    if (profile && vips_icc_transform(in, &out, "srgb", "embedded", TRUE, "depth", 8, NULL) == 0)
+        return out;
+    vips_error_clear();
+    out = NULL;
+    return vips_colourspace(in, &out, VIPS_INTERPRETATION_sRGB, NULL) ? NULL : out;
+}
+
+/* To upright 8-bit sRGB with three bands, or four with alpha. Takes `in`. */
+static VipsImage *normalise(VipsImage *in)
+{
+    VipsImage *at = in, *next = NULL;
+    bool deep = vips_image_get_format(in) == VIPS_FORMAT_USHORT;
+    bool alpha = vips_image_hasalpha(in) != 0;
+    replace(&at, vips_autorot(at, &next, NULL) ? NULL : next);
+    if (at && alpha && deep) { /* colour conversions leave alpha's scale alone */
+        VipsImage *bytes = NULL;
+        replace(&at, vips_msb(at, &bytes, NULL) ? NULL : bytes);
+        VipsImage *named = NULL;
+        bool grey = at && vips_image_get_bands(at) < CHANNELS;
+        if (at)
+            replace(&at, vips_copy(at, &named, "interpretation",
+                                   grey ? VIPS_INTERPRETATION_B_W : VIPS_INTERPRETATION_sRGB, NULL)
+                             ? NULL
+                             : named);
+    }
+    if (at)
+        replace(&at, to_srgb(at));
+    VipsImage *bytes = NULL, *bands = NULL;
+    if (at)
+        replace(&at, vips_cast(at, &bytes, VIPS_FORMAT_UCHAR, NULL) ? NULL : bytes);
+    int wanted = CHANNELS + alpha;
+    if (at && vips_image_get_bands(at) < wanted) {
+        vips_error("unclip", "%d bands instead of %d", vips_image_get_bands(at), wanted);
+        replace(&at, NULL);
+    }
+    if (at)
+        replace(&at, vips_extract_band(at, &bands, 0, "n", wanted, NULL) ? NULL : bands);
+    return at;
+}
+
+/* [count][4] → [count][3] and [count]. */
+static int split_alpha(struct image *image, uint8_t *rgba, struct err *err)
+{
+    size_t count = (size_t)image->width * (size_t)image->height;
+    bool opaque = true;
+    image->alpha = malloc(count);
+    if (!image->alpha)
+        return err_set(err, ERR_OUT_OF_MEMORY, "no memory for a picture's transparency");
+    for (size_t i = 0; i < count; i++) {
+        image->alpha[i] = rgba[4 * i + CHANNELS];
+        opaque &= image->alpha[i] == UINT8_MAX;
+        memmove(rgba + CHANNELS * i, rgba + 4 * i, CHANNELS);
+    }
+    image->pixels = rgba;
+    if (opaque) {
+        free(image->alpha);
+        image->alpha = NULL;
+    }
+    return 0;
+}
+
+static int check_pixels(const VipsImage *in, struct err *err)
+{
+    int width = vips_image_get_width(in), height = vips_image_get_height(in);
+    int result = check_sides(width, height, err);
+    if (result == 0 && (uint64_t)width * (uint64_t)height > IMAGE_PIXELS_MAX)
+        result = err_set(err, ERR_INVALID_IMAGE,
+                         "the picture has %dx%d pixels, at most %u are allowed in all", width,
+                         height, IMAGE_PIXELS_MAX);
+    return result;
+}
+
+static int decode(struct image *image, enum kind kind, const void *bytes, size_t size,
+                  struct err *err)
+{
+    VipsImage *in = NULL;
+    int result = open_picture(kind, bytes, size, &in, err);
+    if (result == 0 && (result = check_pixels(in, err)) != 0)
+        g_object_unref(in);
     if (result != 0)
         return result;
-    int width = vips_image_get_width(in), height = vips_image_get_height(in);
-    result = check_sides(width, height, err);
-    if (result != 0) {
-        g_object_unref(in);
-        return result;
-    }
+    VipsImage *rgb = normalise(in);
     size_t written;
-    void *pixels = to_rgb(in, &rgb) == 0 ? vips_image_write_to_memory(rgb, &written) : NULL;
+    void *pixels = rgb ? vips_image_write_to_memory(rgb, &written) : NULL;
+    struct image out = {0};
+    if (!pixels) {
+        result = vips_failure(ERR_INVALID_IMAGE, "cannot decode the picture", err);
+    } else { /* GLib's memory is malloc's */
+        out = (struct image){vips_image_get_width(rgb), vips_image_get_height(rgb), pixels, NULL};
+        if (vips_image_get_bands(rgb) > CHANNELS)
+            result = split_alpha(&out, pixels, err);
+    }
     g_clear_object(&rgb);
-    if (!pixels)
-        return vips_failure(ERR_INVALID_IMAGE, "cannot decode the picture", err);
-    *image = (struct image){width, height, pixels}; /* GLib's memory is malloc's */
-    return 0;
+    if (result != 0)
+        image_release(&out);
+    else
+        *image = out;
+    return result;
 }
 
 int image_decode(struct image *image, const void *bytes, size_t size, struct err *err)
@@ -201,14 +383,52 @@ int image_decode(struct image *image, const void *bytes, size_t size, struct err
     if (size > IMAGE_FILE_MAX)
         return err_set(err, ERR_TOO_LARGE, "the picture has %zu bytes, at most %u are allowed",
                        size, IMAGE_FILE_MAX);
-    if (begins_with(jpeg_signature, bytes, size))
-        return decode(image, bytes, size, err);
-    if (!begins_with(png_signature, bytes, size))
-        return err_set(err, ERR_INVALID_IMAGE, "the picture is neither PNG nor JPEG");
+    enum kind kind = sniff(bytes, size);
+    if (kind != KIND_PNG)
+        return decode(image, kind, bytes, size, err);
     /* libpng asks for as much memory as a chunk says to have, and unpacks every text */
     int result = png_text_remove(bytes, size, &copy, &copy_size, err);
     if (result == 0)
-        result = decode(image, copy, copy_size, err);
+        result = decode(image, kind, copy, copy_size, err);
     free(copy);
     return result;
+}
+
+/* --- what is done to pixels --- */
+
+void image_flatten(struct image *image)
+{
+    size_t count = image->alpha ? (size_t)image->width * (size_t)image->height : 0;
+    for (size_t i = 0; i < count; i++)
+        for (int c = 0; c < CHANNELS; c++) {
+            uint8_t *value = &image->pixels[CHANNELS * i + (size_t)c];
+            int alpha = image->alpha[i];
+            *value =
+                (uint8_t)((*value * alpha + UINT8_MAX * (UINT8_MAX - alpha) + 127) / UINT8_MAX);
+        }
+    free(image->alpha);
+    image->alpha = NULL;
+}
+
+int image_crop_square(const struct image *image, struct image *out, struct err *err)
+{
+    int side = image->width < image->height ? image->width : image->height;
+    size_t left = (size_t)(image->width - side) / 2, top = (size_t)(image->height - side) / 2;
+    size_t n = (size_t)side, width = (size_t)image->width;
+    struct image square;
+    int result = image_alloc(&square, side, side, err);
+    if (result == 0 && image->alpha && !(square.alpha = malloc(n * n))) {
+        image_release(&square);
+        result = err_set(err, ERR_OUT_OF_MEMORY, "no memory for a picture's transparency");
+    }
+    if (result != 0)
+        return result;
+    for (size_t y = 0; y < n; y++) {
+        size_t from = (top + y) * width + left;
+        memcpy(square.pixels + y * n * CHANNELS, image->pixels + from * CHANNELS, n * CHANNELS);
+        if (image->alpha)
+            memcpy(square.alpha + y * n, image->alpha + from, n);
+    }
+    *out = square;
+    return 0;
 }

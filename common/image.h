@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Pictures as files. Pixels are encoded by libvips (only image.c knows its types); the text chunks
- * of a PNG are read and written by png_text.c, because libvips 8.14 writes them as zTXt with broken
- * UTF-8. All functions may be used by several threads at once.
+ * Pictures as files. Pixels are encoded and decoded by libvips (only image.c knows its types); the
+ * text chunks of a PNG are read and written by png_text.c, because libvips 8.14 writes them as zTXt
+ * with broken UTF-8. All functions may be used by several threads at once.
  */
 #ifndef UNCLIP_COMMON_IMAGE_H
 #define UNCLIP_COMMON_IMAGE_H
@@ -12,14 +12,33 @@
 
 #include "common/err.h"
 
-#define IMAGE_SIDE_MAX 8192           /* pixels */
-#define IMAGE_FILE_MAX (64u << 20)    /* bytes of an encoded picture that is read */
+#define IMAGE_SIDE_MAX   8192        /* pixels */
+#define IMAGE_PIXELS_MAX (36u << 20) /* of a picture that is read */
+#define IMAGE_FILE_MAX   (64u << 20) /* bytes of an encoded picture that is read */
 
 /* 8-bit sRGB, rows from the top, [height][width][3]. */
 struct image {
     int width, height;
     uint8_t *pixels; /* owned; image_release() */
+    uint8_t *alpha;  /* [height][width], 255 = opaque; owned; NULL: all of it is opaque */
 };
+
+/*  X(identifier, name and file extension, MIME type, default quality; 0: lossless) */
+#define IMAGE_FORMAT_TABLE(X)                                                                      \
+    X(IMAGE_PNG, "png", "image/png", 0)                                                            \
+    X(IMAGE_WEBP, "webp", "image/webp", 90)                                                        \
+    X(IMAGE_JPEG, "jpeg", "image/jpeg", 92)                                                        \
+    X(IMAGE_AVIF, "avif", "image/avif", 65)
+enum image_format {
+#define X(id, ...) id,
+    IMAGE_FORMAT_TABLE(X)
+#undef X
+        IMAGE_FORMAT_COUNT
+};
+const char *image_format_name(enum image_format format);
+const char *image_format_mime(enum image_format format);
+/* IMAGE_FORMAT_COUNT for none of them. */
+enum image_format image_format_from_name(const char *name);
 
 struct image_text {
     const char *key;   /* PNG keyword, Latin-1, 1..79 bytes: "parameters", "unclip", … */
@@ -50,9 +69,25 @@ int image_from_float(struct image *image, const float *pixels, int size, struct 
  */
 int image_encode_png(const struct image *image, const struct image_metadata *metadata,
                      void **bytes, size_t *size, struct err *err);
-/* Decodes a PNG or JPEG held in memory, limits checked before pixels are allocated; what is
-   transparent becomes white. Errors: ERR_TOO_LARGE, ERR_INVALID_IMAGE. */
+/*
+ * The same in any format. `quality` is 1..100, 0 takes the format's own; PNG has none. What is not
+ * PNG has all metadata in its XMP packet, and the parameters in EXIF's UserComment too, where A1111
+ * puts them (in ASCII: libvips writes no other). Alpha is not written. ERR_UNSUPPORTED where this libvips cannot write the format.
+ */
+int image_encode(const struct image *image, enum image_format format, int quality,
+                 const struct image_metadata *metadata, void **bytes, size_t *size,
+                 struct err *err);
+/*
+ * Decodes a PNG, JPEG, WebP, AVIF, HEIC or GIF held in memory; limits are checked before pixels are
+ * allocated. Of an animation the first frame counts. Turned as EXIF says; colours come to sRGB by
+ * the picture's ICC profile, grey, CMYK and 16 bits too. Colours under transparent pixels are kept.
+ * Errors: ERR_TOO_LARGE, ERR_INVALID_IMAGE, ERR_OUT_OF_MEMORY.
+ */
 int image_decode(struct image *image, const void *bytes, size_t size, struct err *err);
+/* Lays it on white, and drops alpha. */
+void image_flatten(struct image *image);
+/* The largest square in the middle. ERR_OUT_OF_MEMORY. */
+int image_crop_square(const struct image *image, struct image *out, struct err *err);
 /* Lanczos-3 resize of [-1,1] floats, [from][from][3] → [to][to][3] (caller's buffers); edges are
    continued by their last pixel, and values may overshoot. ERR_OUT_OF_MEMORY. */
 int image_resize_lanczos(const float *src, int from, float *dst, int to, struct err *err);

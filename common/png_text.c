@@ -164,7 +164,17 @@ static void write_xml(FILE *out, const char *text)
     }
 }
 
-char *png_text_xmp(const char *tool, const char *description)
+/* <name>value</name>, unless it is NULL. */
+static void write_element(FILE *out, const char *name, const char *value)
+{
+    if (!value)
+        return;
+    fprintf(out, "<%s>", name);
+    write_xml(out, value);
+    fprintf(out, "</%s>\n", name);
+}
+
+char *png_text_xmp(const struct image_metadata *metadata, bool whole)
 {
     char *text = NULL;
     size_t size = 0;
@@ -175,20 +185,23 @@ char *png_text_xmp(const char *tool, const char *description)
           "<rdf:RDF xmlns:rdf=\"http://www.w3.org/1999/02/22-rdf-syntax-ns#\">\n"
           "<rdf:Description rdf:about=\"\"\n"
           " xmlns:dc=\"http://purl.org/dc/elements/1.1/\"\n"
-          " xmlns:xmp=\"http://ns.adobe.com/xap/1.0/\"\n"
-          " xmlns:Iptc4xmpExt=\"http://iptc.org/std/Iptc4xmpExt/2008-02-29/\">\n"
+          " xmlns:xmp=\"http://ns.adobe.com/xap/1.0/\"\n",
+          out);
+    if (whole)
+        fputs(" xmlns:unclip=\"urn:unclip:1\"\n", out);
+    fputs(" xmlns:Iptc4xmpExt=\"http://iptc.org/std/Iptc4xmpExt/2008-02-29/\">\n"
           "<Iptc4xmpExt:DigitalSourceType>http://cv.iptc.org/newscodes/digitalsourcetype/"
           "trainedAlgorithmicMedia</Iptc4xmpExt:DigitalSourceType>\n",
           out);
-    if (tool) {
-        fputs("<xmp:CreatorTool>", out);
-        write_xml(out, tool);
-        fputs("</xmp:CreatorTool>\n", out);
-    }
-    if (description) {
+    write_element(out, "xmp:CreatorTool", metadata->tool);
+    if (metadata->description) {
         fputs("<dc:description><rdf:Alt><rdf:li xml:lang=\"x-default\">", out);
-        write_xml(out, description);
+        write_xml(out, metadata->description);
         fputs("</rdf:li></rdf:Alt></dc:description>\n", out);
+    }
+    if (whole) {
+        write_element(out, "unclip:parameters", metadata->parameters);
+        write_element(out, "unclip:job", metadata->job);
     }
     fputs("</rdf:Description>\n</rdf:RDF>\n</x:xmpmeta>\n<?xpacket end=\"r\"?>", out);
     BUG_ON(fclose(out) != 0);

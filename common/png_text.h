@@ -6,6 +6,7 @@
 #ifndef UNCLIP_COMMON_PNG_TEXT_H
 #define UNCLIP_COMMON_PNG_TEXT_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 #include "common/err.h"
@@ -32,9 +33,10 @@ int png_text_remove(const void *png, size_t size, void **out, size_t *out_size, 
 #define PNG_KEYWORD_XMP "XML:com.adobe.xmp"
 
 /*
- * An XMP packet that says: made by a trained model (IPTC DigitalSourceType), with this tool, from
- * this description; NULL leaves one out. Owned (free()).
+ * An XMP packet that says: made by a trained model (IPTC DigitalSourceType), with the metadata's
+ * tool, from its description; NULL leaves one out. With `whole` its parameters and job stand in it
+ * too, for formats that have no other place for them. Owned (free()).
  */
-char *png_text_xmp(const char *tool, const char *description);
+char *png_text_xmp(const struct image_metadata *metadata, bool whole);
 
 #endif

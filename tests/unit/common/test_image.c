@@ -9,6 +9,7 @@
 
 #include <math.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -199,9 +200,9 @@ static void other_kinds_of_png(void **state)
 {
     (void)state;
     struct png_file png;
-    png_start(&png, 2, 1, 8, 6); /* red, and a transparent blue that becomes white */
+    png_start(&png, 2, 1, 8, 6); /* red, and a transparent blue */
     png_finish(&png, "\0\xff\0\0\xff\0\0\xff\0", 9);
-    assert_pixels(png.bytes, png.size, 2, 1, (const uint8_t *)"\xff\0\0\xff\xff\xff", 0);
+    assert_pixels(png.bytes, png.size, 2, 1, (const uint8_t *)"\xff\0\0\0\0\xff", 0);
     png_start(&png, 2, 1, 16, 0); /* 16 bits of grey */
     png_finish(&png, "\0\x80\x80\xff\xff", 5);
     assert_pixels(png.bytes, png.size, 2, 1, (const uint8_t *)"\x80\x80\x80\xff\xff\xff", 1);
@@ -265,6 +266,164 @@ static void jpegs(void **state)
     assert_pixels(bytes, turned_jpeg(bytes), 2, 4, turned, 12);
 }
 
+/* --- files of every kind (pictures/make.py) --- */
+
+#define SAMPLE_WIDTH  16
+#define SAMPLE_HEIGHT 12
+
+static size_t read_sample(const char *name, void **bytes)
+{
+    char path[512];
+    long size;
+    snprintf(path, sizeof path, SOURCE_DIR "/tests/unit/common/pictures/%s", name);
+    FILE *file = fopen(path, "rb");
+    assert_non_null(file);
+    assert_int_equal(fseek(file, 0, SEEK_END), 0);
+    size = ftell(file);
+    rewind(file);
+    *bytes = malloc((size_t)size);
+    assert_int_equal(fread(*bytes, 1, (size_t)size, file), size);
+    fclose(file);
+    return (size_t)size;
+}
+
+static struct image decode_sample(const char *name)
+{
+    struct image image = {0};
+    struct err err;
+    void *bytes;
+    size_t size = read_sample(name, &bytes);
+    if (image_decode(&image, bytes, size, &err) != 0)
+        fail_msg("%s: %s", name, err.text);
+    free(bytes);
+    if (image.width != SAMPLE_WIDTH || image.height != SAMPLE_HEIGHT)
+        fail_msg("%s has %dx%d pixels", name, image.width, image.height);
+    return image;
+}
+
+/* The middles of the four quarters. */
+static void assert_quarters(const char *name, const struct image *image, const int (*colours)[3],
+                            int tolerance)
+{
+    for (int i = 0; i < 4; i++) {
+        int x = SAMPLE_WIDTH * (1 + 2 * (i % 2)) / 4, y = SAMPLE_HEIGHT * (1 + 2 * (i / 2)) / 4;
+        const uint8_t *pixel = image->pixels + 3 * (y * SAMPLE_WIDTH + x);
+        for (int c = 0; c < 3; c++)
+            if (abs(pixel[c] - colours[i][c]) > tolerance)
+                fail_msg("%s: quarter %d is %d %d %d", name, i, pixel[0], pixel[1], pixel[2]);
+    }
+}
+
+static void kinds_of_files(void **state)
+{
+    static const int colours[4][3] = {{220, 30, 30}, {30, 160, 60}, {30, 60, 200}, {255, 255, 255}};
+    static const int grey[4][3] = {{87, 87, 87}, {110, 110, 110}, {67, 67, 67}, {255, 255, 255}};
+    static const struct {
+        const char *name;
+        int tolerance;
+        bool alpha;
+    } samples[] = {
+        {"alpha.png", 0, true},          {"alpha.webp", 0, true},     {"lossy.webp", 24, false},
+        {"progressive.jpeg", 12, false}, {"animated.gif", 2, false},  {"animated.webp", 0, false},
+        {"turned.webp", 0, false},       {"turned.png", 0, false},    {"still.avif", 24, false},
+        {"deep.png", 1, false},          {"deep-alpha.png", 1, true}, {"p3.png", 4, false}};
+    (void)state;
+    for (size_t i = 0; i < sizeof samples / sizeof *samples; i++) {
+        struct image image = decode_sample(samples[i].name);
+        assert_quarters(samples[i].name, &image, colours, samples[i].tolerance);
+        if ((image.alpha != NULL) != samples[i].alpha)
+            fail_msg("%s has %s alpha", samples[i].name, image.alpha ? "an" : "no");
+        image_release(&image);
+    }
+    struct image image = decode_sample("grey.jpeg");
+    assert_quarters("grey.jpeg", &image, grey, 6);
+    image_release(&image);
+    image = decode_sample("cmyk.jpeg"); /* without a profile its colours are libvips's guess */
+    assert_true(image.pixels[0] > image.pixels[1] && image.pixels[0] > image.pixels[2]);
+    image_release(&image);
+}
+
+static void alpha_has_8_bits(void **state)
+{
+    (void)state;
+    struct image image = decode_sample("alpha.png"), deep = decode_sample("deep-alpha.png");
+    assert_memory_equal(image.alpha, deep.alpha, SAMPLE_WIDTH * SAMPLE_HEIGHT);
+    assert_true(image.alpha[0] < 40 && image.alpha[SAMPLE_WIDTH * SAMPLE_HEIGHT - 1] > 215);
+    image_flatten(&deep);
+    assert_null(deep.alpha);
+    assert_true(deep.pixels[1] > 200); /* the upper edge is nearly all white */
+    image_release(&image);
+    image_release(&deep);
+}
+
+static void cut_samples(void **state)
+{
+    static const char *const names[] = {"alpha.webp", "still.avif", "animated.gif", "cmyk.jpeg"};
+    (void)state;
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        void *bytes;
+        size_t size = read_sample(names[i], &bytes);
+        for (size_t cut = 0; cut < size; cut += 5) {
+            struct image image = {0};
+            struct err err;
+            if (image_decode(&image, bytes, cut, &err) == 0 && strcmp(names[i], "animated.gif"))
+                fail_msg("%s is read although cut at %zu of %zu", names[i], cut, size);
+            image_release(&image);
+        }
+        free(bytes);
+    }
+}
+
+static void squares(void **state)
+{
+    (void)state;
+    struct image image = decode_sample("alpha.png"), square;
+    struct err err;
+    assert_int_equal(image_crop_square(&image, &square, &err), 0);
+    assert_int_equal(square.width, SAMPLE_HEIGHT);
+    assert_int_equal(square.height, SAMPLE_HEIGHT);
+    assert_memory_equal(square.pixels, image.pixels + 3 * 2, 3 * SAMPLE_HEIGHT);
+    assert_memory_equal(square.alpha + SAMPLE_HEIGHT, image.alpha + SAMPLE_WIDTH + 2,
+                        SAMPLE_HEIGHT);
+    image_release(&square);
+    image_release(&image);
+}
+
+static bool contains(const void *bytes, size_t size, const char *text)
+{
+    return memmem(bytes, size, text, strlen(text)) != NULL;
+}
+
+static void formats(void **state)
+{
+    (void)state;
+    struct image image = decode_sample("deep.png"), again;
+    static const int colours[4][3] = {{220, 30, 30}, {30, 160, 60}, {30, 60, 200}, {255, 255, 255}};
+    for (int i = 0; i < IMAGE_FORMAT_COUNT; i++) {
+        enum image_format format = (enum image_format)i;
+        const char *name = image_format_name(format);
+        void *bytes, *small;
+        size_t size, small_size;
+        struct err err;
+        assert_int_equal(image_format_from_name(name), format);
+        assert_memory_equal(image_format_mime(format), "image/", 6);
+        if (image_encode(&image, format, 0, &metadata, &bytes, &size, &err))
+            fail_msg("%s: %s", name, err.text);
+        assert_int_equal(image_decode(&again, bytes, size, &err), 0);
+        assert_quarters(name, &again, colours, 24);
+        assert_true(contains(bytes, size, "trainedAlgorithmicMedia"));
+        assert_true(contains(bytes, size, metadata.tool));
+        assert_true(contains(bytes, size, "café 猫 &lt;&amp;&gt;"));
+        assert_int_equal(image_encode(&image, format, 10, &metadata, &small, &small_size, &err), 0);
+        assert_true(format == IMAGE_PNG ? small_size == size : small_size < size);
+        free(bytes);
+        free(small);
+        image_release(&again);
+    }
+    assert_int_equal(image_format_from_name("bmp"), IMAGE_FORMAT_COUNT);
+    image_release(&image);
+}
+
 static void assert_refused(const void *bytes, size_t size, enum err_code code, const char *why)
 {
     struct image image = {0};
@@ -281,13 +440,19 @@ static void refusals(void **state)
     struct png_file png;
     static const char svg[] =
         "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"9\" height=\"9\"/>";
-    static const char *const why = "neither PNG nor JPEG";
+    static const char *const why = "no PNG, JPEG, WebP, AVIF, HEIC or GIF";
     assert_refused("", 0, ERR_INVALID_IMAGE, why);
     assert_refused(svg, sizeof svg, ERR_INVALID_IMAGE, why);
-    assert_refused("GIF89a\1\0\1\0\0\0\0", 13, ERR_INVALID_IMAGE, why);
+    assert_refused("BM....", 6, ERR_INVALID_IMAGE, why);
+    assert_refused("II*\0\x08\0\0\0", 8, ERR_INVALID_IMAGE, why);
+    assert_refused("%PDF-1.4", 8, ERR_INVALID_IMAGE, why);
+    assert_refused("GIF89a\1\0\1\0\0\0\0", 13, ERR_INVALID_IMAGE, "cannot decode");
     png_start(&png, IMAGE_SIDE_MAX + 1, 1, 8, 2);
     png_finish(&png, "\0abc", 4);
     assert_refused(png.bytes, png.size, ERR_INVALID_IMAGE, "8193x1 pixels, at most 8192x8192");
+    png_start(&png, IMAGE_SIDE_MAX, IMAGE_SIDE_MAX, 8, 2);
+    png_finish(&png, "\0abc", 4);
+    assert_refused(png.bytes, png.size, ERR_INVALID_IMAGE, "at most 37748736 are allowed in all");
     png_start(&png, 100000, 100000, 8, 2);
     png_finish(&png, "\0abc", 4);
     assert_refused(png.bytes, png.size, ERR_INVALID_IMAGE, "");
@@ -350,6 +515,11 @@ int main(void)
         cmocka_unit_test(equal_pictures_have_equal_bytes),
         cmocka_unit_test(other_kinds_of_png),
         cmocka_unit_test(jpegs),
+        cmocka_unit_test(kinds_of_files),
+        cmocka_unit_test(alpha_has_8_bits),
+        cmocka_unit_test(cut_samples),
+        cmocka_unit_test(squares),
+        cmocka_unit_test(formats),
         cmocka_unit_test(refusals),
         cmocka_unit_test(long_chunks),
         cmocka_unit_test(cut_files),

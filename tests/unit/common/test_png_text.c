@@ -256,14 +256,24 @@ static void broken_files(void **state)
 static void xmp(void **state)
 {
     (void)state;
-    char *packet = png_text_xmp("unclip 0.1.0", "<\"a\" & 猫>\x01\r\n\xef\xbf\xbe");
+    struct image_metadata metadata = {.tool = "unclip 0.1.0",
+                                      .description = "<\"a\" & 猫>\x01\r\n\xef\xbf\xbe",
+                                      .parameters = "Steps: 5",
+                                      .job = "{}"};
+    char *packet = png_text_xmp(&metadata, false);
     assert_non_null(strstr(packet, "<Iptc4xmpExt:DigitalSourceType>http://cv.iptc.org/newscodes/"
                                    "digitalsourcetype/trainedAlgorithmicMedia<"));
     assert_non_null(strstr(packet, "<xmp:CreatorTool>unclip 0.1.0</xmp:CreatorTool>"));
     assert_non_null(strstr(packet, "<rdf:li xml:lang=\"x-default\">&lt;&quot;a&quot; &amp; 猫&gt; "
                                    "&#13;\n</rdf:li>"));
+    assert_null(strstr(packet, "Steps: 5"));
     free(packet);
-    packet = png_text_xmp(NULL, NULL);
+    packet = png_text_xmp(&metadata, true);
+    assert_non_null(strstr(packet, "<unclip:parameters>Steps: 5</unclip:parameters>"));
+    assert_non_null(strstr(packet, "<unclip:job>{}</unclip:job>"));
+    assert_non_null(strstr(packet, "xmlns:unclip="));
+    free(packet);
+    packet = png_text_xmp(&(struct image_metadata){0}, true);
     assert_null(strstr(packet, "dc:description"));
     assert_null(strstr(packet, "CreatorTool"));
     assert_non_null(strstr(packet, "trainedAlgorithmicMedia"));

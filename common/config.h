@@ -38,8 +38,8 @@ enum config_kind { CONFIG_STRING, CONFIG_INTEGER, CONFIG_FLAG };
       "Kafka bootstrap servers")                                                                   \
     X(redis, "redis", CONFIG_STRING, "127.0.0.1:6379", 0, 0, "host:port", CONFIG_ALL,              \
       "Redis server for statuses and the embedding cache")                                         \
-    X(artifacts, "artifacts", CONFIG_STRING, "artifacts", 0, 0, "folder", CONFIG_SERVERS,          \
-      "where pictures are stored")                                                                 \
+    X(artifacts, "artifacts", CONFIG_STRING, "artifacts", 0, 0, "folder or s3://bucket/prefix",    \
+      CONFIG_SERVERS, "where pictures are stored")                                                                 \
     X(models, "models", CONFIG_STRING, "models", 0, 0, "folder", CONFIG_ALL,                       \
       "folder of model directories")                                                               \
     X(model, "model", CONFIG_STRING, "emoji", 0, 0, "name", CONFIG_ALL,                            \

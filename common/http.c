@@ -422,6 +422,10 @@ static int set_method(struct transfer *transfer, const struct http_request *requ
     }
     if (strcmp(request->method, "HEAD") == 0)
         curl_easy_setopt(curl, CURLOPT_NOBODY, 1L);
+    if (request->sigv4) {
+        curl_easy_setopt(curl, CURLOPT_AWS_SIGV4, request->sigv4);
+        curl_easy_setopt(curl, CURLOPT_USERPWD, request->user);
+    }
     curl_easy_setopt(curl, CURLOPT_CUSTOMREQUEST, request->method);
     return 0;
 }

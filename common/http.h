@@ -48,6 +48,8 @@ struct http_request {
     size_t body_size;
     size_t answer_max; /* bytes of the answer's body */
     long timeout_ms;   /* 0: HTTP_TIMEOUT_MS */
+    const char *sigv4; /* "aws:amz:REGION:SERVICE": signed by AWS's Signature Version 4; NULL: not */
+    const char *user;  /* "KEY:SECRET" of the signature */
     bool guarded;      /* the address rules of http_fetch() hold, with `allow` */
     const char *allow;
 };

@@ -1,8 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The artifact store: finished pictures, and task records that are too large for Kafka. Names are
- * deterministic ("<job>/<index>.png"), so that writing one again is harmless. Writes are atomic:
- * a temporary name, fsync, rename, fsync of the folder. This is the `file://` store.
+ * deterministic ("<job>/<index>.png"), so that writing one again is harmless. Two kinds:
+ *
+ *   a folder             writes are atomic: a temporary name, fsync, rename, fsync of the folder
+ *   s3://bucket/prefix   any server that speaks S3. AWS's own variables say where and who:
+ *                        AWS_ENDPOINT_URL (or AWS_ENDPOINT_URL_S3; AWS itself without),
+ *                        AWS_REGION, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN
  */
 #ifndef UNCLIP_COMMON_STORAGE_H
 #define UNCLIP_COMMON_STORAGE_H
@@ -13,11 +17,16 @@
 
 struct storage; /* opaque; thread-safe */
 
-/* Makes the folder if need be. Errors: ERR_IO naming the folder. */
-int storage_open(struct storage **out, const char *folder, struct err *err);
+/*
+ * Makes the folder if need be; asks whether the bucket is there. http_setup() must have been called
+ * before a bucket is opened. Errors: ERR_IO naming the place; ERR_INVALID_ARGUMENT for a place that
+ * is neither, a bucket that is not there or may not be used, and credentials that are missing.
+ */
+int storage_open(struct storage **out, const char *place, struct err *err);
 void storage_close(struct storage *storage);
 
-/* *uri is owned by the caller: "file:///absolute/path", percent-encoded. `name` is relative, and no
+/* *uri is owned by the caller: "file:///absolute/path" or
+   "s3://bucket/prefix/name", percent-encoded. `name` is relative, and no
    part of it is empty, begins with a dot or has control characters (ERR_INVALID_ARGUMENT). */
 int storage_write(struct storage *storage, const char *name, const void *bytes, size_t size,
                   char **uri, struct err *err);

@@ -6,6 +6,7 @@
 
 #include "common/config.h"
 #include "common/fault.h"
+#include "common/http.h"
 #include "common/image.h"
 #include "common/kafka.h"
 #include "common/log.h"
@@ -83,7 +84,8 @@ static int run(const struct config *config, enum stage stage, struct shard *shar
     log_init(who, level);
     if (fault_open(FAULT_WORKER, &err))
         return misuse(err.text);
-    if (image_setup("unclip-worker", &err) || worker_run(config, stage, shard, &err)) {
+    if (image_setup("unclip-worker", &err) || http_setup(&err) ||
+        worker_run(config, stage, shard, &err)) {
         log_error("%s", err.text);
         return 1;
     }

@@ -38,7 +38,7 @@ slot_command() {
   *) printf '%s\0' "$BIN/unclip-worker" "$pool" ;;
   esac
   printf '%s\0' --slot "$slot" --kafka "$KAFKA" --redis "$REDIS" \
-    --artifacts "$STATE/artifacts" --models "${UNCLIP_MODELS:-$ROOT/models}"
+    --artifacts "${UNCLIP_ARTIFACTS:-$STATE/artifacts}" --models "${UNCLIP_MODELS:-$ROOT/models}"
 }
 
 # threads_for RANKS: this host's cores, divided

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from . import networks, pictures, workers
+from . import karlo, networks, pictures, workers
 from .networks import NETWORKS, Result
 from .settings import Settings
 
@@ -122,6 +122,10 @@ def main() -> None:
             for name in wanted:
                 if name in NETWORKS:
                     networks.prepare(settings, name)
+                elif name == "picture":
+                    karlo.write_pipeline(settings.model, settings.dtype)
+                else:
+                    workers.prepare(settings)
             return
         print(f"torch {torch.__version__}, {arguments.dtype}, {arguments.threads} threads", flush=True)
         records = measure(settings, wanted)

@@ -59,15 +59,7 @@ NETWORKS = {
     "upsampler-2": (UNet2DModel, "super_res_1024_first", SUPER_RES_1024),
     "image": (CLIPVisionModelWithProjection, "image_encoder", VISION),
 }
-# The pipeline's tokenizer is the test models', whose words are fewer than CLIP's.
-PIPELINE = {
-    "text": TEXT,
-    "prior": PRIOR,
-    "text-proj": TEXT_PROJ,
-    "decoder": DECODER,
-    "upsampler-1": SUPER_RES,
-    "upsampler-1-last": SUPER_RES | {"sample_size": None},
-}
+PIPELINE = ("text", "prior", "text-proj", "decoder", "upsampler-1", "upsampler-1-last")
 
 
 @contextmanager
@@ -127,27 +119,26 @@ class Noise:
         return (out.add_(offset) if offset else out).reshape(shape)
 
 
-def write_network(model: Path, network: str, dtype: str, config: dict[str, object] | None = None) -> None:
+def write_network(model: Path, network: str, dtype: str) -> None:
     """config.json and the weights, unless they are there."""
     path = weights_file(model, network)
     if path.exists():
         return
-    config = config or NETWORKS[network][2]
-    golden_models.write_json(path.parent / "config.json", config)
+    golden_models.write_json(path.parent / "config.json", NETWORKS[network][2])
     noise = Noise(DTYPES[dtype])
     with torch.device("meta"):
-        shapes = make(network, config).state_dict()
+        shapes = make(network).state_dict()
     tensors = {name: noise.take(t.shape, *golden_models.spread(name, tuple(t.shape))) for name, t in shapes.items()}
     save_file(tensors, path, {"format": "pt"})
 
 
 def write_pipeline(model: Path, dtype: str) -> None:
-    """A whole model directory, as UnCLIPPipeline and the engine load it."""
+    """A whole model directory, as UnCLIPPipeline and the engine load it; the tokenizer is the test models'."""
     golden_models.write_index(model, "UnCLIPPipeline", golden_models.CLASSES, golden_models.KARLO_VERSION)
     golden_models.write_tokenizer(model / "tokenizer", TOKENS)
     golden_models.write_schedulers(model, golden_models.SCHEDULERS, golden_models.KARLO_VERSION)
-    for network, config in PIPELINE.items():
-        write_network(model, network, dtype, config)
+    for network in PIPELINE:
+        write_network(model, network, dtype)
 
 
 def load(model: Path, network: str, dtype: torch.dtype, config: dict[str, object] | None = None) -> torch.nn.Module:

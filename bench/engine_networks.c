@@ -150,6 +150,11 @@ static const struct network *find_network(const char *name)
     exit(2);
 }
 
+static void note(const char *text)
+{
+    fprintf(stderr, "bench-engine: %s\n", text);
+}
+
 static double now(void)
 {
     struct timespec time;
@@ -229,14 +234,16 @@ int main(int argc, char **argv)
     struct err err = {0};
     double begin = now();
     nn_wait_passively(argv);
-    if (argc != 6) {
-        fputs("usage: bench-engine NETWORK FOLDER INPUTS bf16|f32 THREADS\n", stderr);
+    if (argc != 7) {
+        fputs("usage: bench-engine NETWORK FOLDER INPUTS bf16|f32 THREADS PACKED\n", stderr);
         return 2;
     }
     const struct network *network = find_network(argv[1]);
     enum dtype dtype = strcmp(argv[4], "f32") == 0 ? DTYPE_F32 : DTYPE_BF16;
-    if (nn_open(&bench.nn, dtype, atoi(argv[5]), &err) ||
-        safetensors_open(&bench.inputs, argv[3], &err) || network->load(&bench, argv[2], &err))
+    if (nn_open(&bench.nn, dtype, atoi(argv[5]), &err))
+        die("the engine", &err);
+    nn_keep_packed(bench.nn, argv[6], note);
+    if (safetensors_open(&bench.inputs, argv[3], &err) || network->load(&bench, argv[2], &err))
         die(network->name, &err);
     printf("{\"ready\": %.3f, \"onednn\": \"%s\"}\n", now() - begin, nn_library_version());
     fflush(stdout);

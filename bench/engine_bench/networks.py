@@ -131,6 +131,7 @@ def engine_command(settings: Settings, network: str) -> list[str]:
     return [
         *(str(settings.programs / "bench-engine"), network, str(karlo.folder(settings.model, network))),
         *(str(settings.model / f"inputs.{network}"), settings.dtype, str(settings.threads)),
+        str(settings.packed()),
     ]
 
 

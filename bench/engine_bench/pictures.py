@@ -31,6 +31,7 @@ class Generated:
             *(str(settings.programs / "unclip"), "generate", PROMPT, "--model", str(model), "--json", "--quiet"),
             *("--size", str(SIZE), "--n", str(count), "--seed", str(seed), "--out", str(self.folder)),
             *("--dtype", settings.dtype, "--threads", str(settings.threads)),
+            *("--packed", str(settings.packed())),
             *("--steps-prior", prior, "--steps-decoder", decoder, "--steps-upsampler-1", upsampler),
             *("--guidance-prior", str(guidance(model)[0]), "--guidance-decoder", str(guidance(model)[1])),
         ]

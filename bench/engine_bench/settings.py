@@ -20,3 +20,9 @@ class Settings:
     pictures: int  # of the shipped model
     steps: tuple[int, int, int]
     environment: dict[str, str]
+
+    def packed(self) -> Path:
+        """Where the engine keeps packed weights: with the models, and deleted with them."""
+        folder = self.model / "packed"
+        folder.mkdir(exist_ok=True)
+        return folder

@@ -48,7 +48,7 @@ kafka_java() {
 kafka_format() {
   local id command
   [[ ! -e $STATE/kafka/meta.properties ]] || return 0
-  id=$(head -c 16 /dev/urandom | base64 | tr '+/' '-_')
+  id=$(head -c 16 /dev/urandom | base64 | tr '+/' 'pl') # an id that begins with - would be an option
   mapfile -d '' command < <(kafka_java kafka.tools.StorageTool format -t "${id:0:22}" -c "$STATE/kafka.properties")
   quietly "$STATE/logs/kafka-format.log" timeout "$START_SECONDS" "${command[@]}" || {
     say "$PROGRAM: cannot prepare Kafka's folder; the end of $STATE/logs/kafka-format.log:"

@@ -18,21 +18,22 @@ struct network6 {
 };
 
 static const struct network4 closed4[] = {
-    {{0}, 8},             /* this network */
-    {{10}, 8},            /* private */
-    {{100, 64}, 10},      /* carrier-grade NAT */
-    {{127}, 8},           /* loopback */
-    {{169, 254}, 16},     /* link-local, with the clouds' metadata */
-    {{172, 16}, 12},      /* private */
-    {{192, 0, 0}, 24},    /* protocol assignments */
-    {{192, 0, 2}, 24},    /* documentation */
-    {{192, 88, 99}, 24},  /* 6to4 relays */
-    {{192, 168}, 16},     /* private */
-    {{198, 18}, 15},      /* benchmarks */
-    {{198, 51, 100}, 24}, /* documentation */
-    {{203, 0, 113}, 24},  /* documentation */
-    {{224}, 4},           /* multicast */
-    {{240}, 4},           /* reserved, and broadcast */
+    {{0}, 8},                 /* this network */
+    {{10}, 8},                /* private */
+    {{100, 64}, 10},          /* carrier-grade NAT */
+    {{127}, 8},               /* loopback */
+    {{168, 63, 129, 16}, 32}, /* Azure's platform, metadata among it */
+    {{169, 254}, 16},         /* link-local, with the clouds' metadata */
+    {{172, 16}, 12},          /* private */
+    {{192, 0, 0}, 24},        /* protocol assignments */
+    {{192, 0, 2}, 24},        /* documentation */
+    {{192, 88, 99}, 24},      /* 6to4 relays */
+    {{192, 168}, 16},         /* private */
+    {{198, 18}, 15},          /* benchmarks */
+    {{198, 51, 100}, 24},     /* documentation */
+    {{203, 0, 113}, 24},      /* documentation */
+    {{224}, 4},               /* multicast */
+    {{240}, 4},               /* reserved, and broadcast */
 };
 
 /* Of global unicast, 2000::/3, which alone is open. */

@@ -153,24 +153,27 @@ static const char *proxy_of(const char *scheme)
     return NULL;
 }
 
-static void find_proxy(struct transfer *transfer, const char *scheme)
+/* Error: ERR_FETCH when there is one whose address is not found. */
+static int find_proxy(struct transfer *transfer, const char *scheme, struct err *err)
 {
     const char *proxy = proxy_of(scheme);
-    CURLU *url = proxy ? curl_url() : NULL;
-    char host[256], port[8];
+    if (!proxy)
+        return 0;
+    CURLU *url = curl_url();
+    char host[256] = "", *port = NULL;
+    struct addrinfo hints = {.ai_socktype = SOCK_STREAM};
     if (url &&
         !curl_url_set(url, CURLUPART_URL, proxy, CURLU_NON_SUPPORT_SCHEME | CURLU_DEFAULT_SCHEME) &&
-        !url_part(url, CURLUPART_HOST, host, sizeof host)) {
-        /* a proxy that names no port is on libcurl's 1080 */
-        char *text = NULL;
-        bool named = curl_url_get(url, CURLUPART_PORT, &text, 0) == CURLUE_OK;
-        snprintf(port, sizeof port, "%s", named ? text : "1080");
-        curl_free(text);
-        struct addrinfo hints = {.ai_socktype = SOCK_STREAM};
-        if (getaddrinfo(host, port, &hints, &transfer->proxy))
-            transfer->proxy = NULL;
-    }
+        !url_part(url, CURLUPART_HOST, host, sizeof host) &&
+        curl_url_get(url, CURLUPART_PORT, &port, 0) != CURLUE_OK)
+        port = NULL;
+    const char *own = strncmp(proxy, "https://", 8) == 0 ? "443" : "1080"; /* libcurl's */
+    bool found = *host && getaddrinfo(host, port ? port : own, &hints, &transfer->proxy) == 0;
+    curl_free(port);
     curl_url_cleanup(url);
+    if (!found)
+        transfer->proxy = NULL;
+    return found ? 0 : err_set(err, ERR_FETCH, "the proxy '%s' has no address", host);
 }
 
 /* Behind a proxy our guard sees the proxy alone: so the name is looked up here, as far as it can.
@@ -210,8 +213,8 @@ static int guard(struct transfer *transfer, const struct target *target, const c
     if (!target->plain_port)
         return err_set(err, ERR_REFUSED, "the URL's port is %ld, it must be the scheme's own",
                        target->port);
-    find_proxy(transfer, target->scheme);
-    return transfer->proxy ? check_behind_proxy(transfer, target, err) : 0;
+    int rc = find_proxy(transfer, target->scheme, err);
+    return rc || !transfer->proxy ? rc : check_behind_proxy(transfer, target, err);
 }
 
 /* --- one request --- */
@@ -353,9 +356,17 @@ static int64_t now_ms(void)
     return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
+/* Whether a hop stays at the host and port of the first URL. */
+static bool same_place(const struct target *target, const char *first)
+{
+    struct target other;
+    return target_parse(&other, first, NULL) == 0 && strcasecmp(other.host, target->host) == 0 &&
+           other.port == target->port;
+}
+
 /* One hop. *next (owned) is where it leads to, or NULL when the bytes are here. */
-static int fetch_hop(const char *url, const char *allow, long timeout_ms, size_t max_bytes,
-                     char **bytes, size_t *size, char **next, struct err *err)
+static int fetch_hop(const char *url, const char *first, const char *allow, long timeout_ms,
+                     size_t max_bytes, char **bytes, size_t *size, char **next, struct err *err)
 {
     struct transfer transfer = {0};
     struct target target;
@@ -363,7 +374,7 @@ static int fetch_hop(const char *url, const char *allow, long timeout_ms, size_t
     char *location = NULL;
     int rc = target_parse(&target, url, err);
     if (!rc)
-        rc = guard(&transfer, &target, allow, err);
+        rc = guard(&transfer, &target, same_place(&target, first) ? allow : "", err);
     if (!rc)
         rc = transfer_open(&transfer, url, max_bytes, timeout_ms, err);
     if (!rc)
@@ -393,7 +404,7 @@ int http_fetch(const char *url, const char *allow, size_t max_bytes, void **byte
         else if (left <= 0)
             rc = err_set(err, ERR_TIMEOUT, "no whole answer in %d ms", HTTP_TIMEOUT_MS);
         else
-            rc = fetch_hop(at, allow, (long)left, max_bytes, &body, size, &next, err);
+            rc = fetch_hop(at, url, allow, (long)left, max_bytes, &body, size, &next, err);
         free(at);
         at = next;
     }
@@ -422,6 +433,10 @@ static int set_method(struct transfer *transfer, const struct http_request *requ
     }
     if (strcmp(request->method, "HEAD") == 0)
         curl_easy_setopt(curl, CURLOPT_NOBODY, 1L);
+    if (request->patient) {
+        curl_easy_setopt(curl, CURLOPT_LOW_SPEED_LIMIT, 1L);
+        curl_easy_setopt(curl, CURLOPT_LOW_SPEED_TIME, (long)HTTP_STALL_S);
+    }
     if (request->sigv4) {
         curl_easy_setopt(curl, CURLOPT_AWS_SIGV4, request->sigv4);
         curl_easy_setopt(curl, CURLOPT_USERPWD, request->user);

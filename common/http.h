@@ -17,6 +17,7 @@
 #define HTTP_REDIRECTS_MAX 3
 #define HTTP_TIMEOUT_MS    20000 /* of a whole request, redirects included */
 #define HTTP_CONNECT_MS    5000
+#define HTTP_STALL_S       10 /* without a byte */
 #define HTTP_HEADERS_MAX   16
 
 int http_setup(struct err *err); /* once per process, before any thread uses this file */
@@ -27,8 +28,8 @@ int http_setup(struct err *err); /* once per process, before any thread uses thi
  * address_public() does not like, as a literal or after the name was resolved, on the first request
  * and on each redirect (at most HTTP_REDIRECTS_MAX). The address that was checked is the one that is
  * connected to. `allow` lists exceptions from the rules of ports and addresses: "host:port,…" with
- * the host as it stands in the URL; "" for none; it holds for the first URL alone, not for
- * redirects to other hosts.
+ * the host as it stands in the URL; "" for none; it holds for the first URL's host alone, not for
+ * redirects to others.
  *
  * A proxy of the environment (http_proxy, https_proxy, no_proxy) is honoured. Behind one it is the
  * proxy that resolves names; literal addresses are checked here all the same, and so are names that
@@ -48,6 +49,7 @@ struct http_request {
     size_t body_size;
     size_t answer_max; /* bytes of the answer's body */
     long timeout_ms;   /* 0: HTTP_TIMEOUT_MS */
+    bool patient;      /* timeout_ms is for much data: a stall of HTTP_STALL_S ends it, too */
     const char *sigv4; /* "aws:amz:REGION:SERVICE": signed by AWS's Signature Version 4; NULL: not */
     const char *user;  /* "KEY:SECRET" of the signature */
     bool guarded;      /* the address rules of http_fetch() hold, with `allow` */

@@ -72,7 +72,8 @@ int image_encode_png(const struct image *image, const struct image_metadata *met
 /*
  * The same in any format. `quality` is 1..100, 0 takes the format's own; PNG has none. What is not
  * PNG has all metadata in its XMP packet, and the parameters in EXIF's UserComment too, where A1111
- * puts them (in ASCII: libvips writes no other). Alpha is not written. ERR_UNSUPPORTED where this libvips cannot write the format.
+ * puts them (in ASCII: libvips writes no other); a JPEG leaves out what its XMP cannot hold. Alpha
+ * is not written. ERR_UNSUPPORTED where this libvips cannot write the format.
  */
 int image_encode(const struct image *image, enum image_format format, int quality,
                  const struct image_metadata *metadata, void **bytes, size_t *size,

@@ -79,6 +79,8 @@ static int check_samplers(const struct job *job, struct err *err)
     for (int stage = 0; stage < STAGE_COUNT; stage++) {
         const struct hop *hop = &job->route[stage];
         const char *name = stage_name((enum stage)stage);
+        if (hop->eta > 1) /* by less than the schema can tell */
+            return err_set(err, ERR_INVALID_JOB, "'/eta/%s' is above 1", name);
         if (hop->eta > 0 && hop->sampler != SAMPLER_DDIM)
             return err_set(err, ERR_INVALID_JOB,
                            "'/eta/%s' is %.15g, but its sampler is '%s': only 'ddim' takes one",

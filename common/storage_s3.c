@@ -6,6 +6,7 @@
  * there. What is larger than PART_BYTES goes up in parts. Source: Amazon S3 API Reference.
  */
 #include <openssl/evp.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -117,8 +118,10 @@ static int send_once(const struct bucket *bucket, const char *method, const char
     }
     if (bucket->token)
         request.headers[count++] = bucket->token;
+    /* a server that stalls is given up long before this */
     size_t moved = size > answer_max ? size : answer_max;
     request.timeout_ms = HTTP_TIMEOUT_MS + (long)(moved / BYTES_A_SECOND) * 1000;
+    request.patient = true;
     return http_send(&request, answer, err);
 }
 
@@ -168,16 +171,16 @@ static const char *xml_text(const char *xml, const char *tag, char *out, size_t 
     return out;
 }
 
-/* What the server says of it, as an error. */
+/* What the server says of it, as an error; only what is read can be not there. */
 static int refusal(const struct bucket *bucket, const char *verb, const char *name,
                    const struct http_answer *answer, struct err *err)
 {
     char code[64], message[200];
     xml_text(answer->body, "Code", code, sizeof code);
     xml_text(answer->body, "Message", message, sizeof message);
-    return err_set(err, answer->status == 404 ? ERR_NOT_FOUND : ERR_IO,
-                   "cannot %s 's3://%s/%s': HTTP %ld %s %s", verb, bucket->place, name,
-                   answer->status, code, message);
+    bool missing = answer->status == 404 && strcmp(verb, "open") == 0;
+    return err_set(err, missing ? ERR_NOT_FOUND : ERR_IO, "cannot %s 's3://%s/%s': HTTP %ld %s %s",
+                   verb, bucket->place, name, answer->status, code, message);
 }
 
 static char *object_url(const struct bucket *bucket, const char *name)
@@ -210,13 +213,10 @@ static int put(const struct bucket *bucket, const char *name, const char *url,
     int rc = ask(bucket, "PUT", url, body, ANSWER_MAX, &answer, err);
     if (rc)
         return rc;
-    if (answer.status != 200) {
-        struct err why;
-        refusal(bucket, "write", name, &answer, &why);
-        rc = err_set(err, ERR_IO, "%s", why.text);
-    } else if (etag) {
+    if (answer.status != 200)
+        rc = refusal(bucket, "write", name, &answer, err);
+    else if (etag)
         strcpy(etag, answer.etag);
-    }
     http_answer_release(&answer);
     return rc;
 }
@@ -252,7 +252,8 @@ static int put_parts(const struct bucket *bucket, const char *name, const char *
         char etag[sizeof((struct http_answer *)0)->etag];
         char *to = xasprintf("%s?partNumber=%zu&uploadId=%s", url, part, id);
         rc = put(bucket, name, to, &body, etag, err);
-        fprintf(list, "<Part><PartNumber>%zu</PartNumber><ETag>%s</ETag></Part>", part, etag);
+        if (!rc)
+            fprintf(list, "<Part><PartNumber>%zu</PartNumber><ETag>%s</ETag></Part>", part, etag);
         free(to);
     }
     return rc;

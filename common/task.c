@@ -106,6 +106,9 @@ static int check_route(const struct task *task, struct err *err)
     if (task->hop >= task->hops)
         return err_set(err, ERR_INVALID_RECORD, "task: '/hop' is %d, the route has %d stages",
                        task->hop, task->hops);
+    for (int i = 0; i < task->hops; i++)
+        if (task->route[i].eta > 1) /* by less than the schema can tell */
+            return err_set(err, ERR_INVALID_RECORD, "task: '/route/%d/eta' is above 1", i);
     for (int i = 1; i < task->hops; i++)
         if (task->route[i].stage <= task->route[i - 1].stage)
             return err_set(err, ERR_INVALID_RECORD, "task: '/route' has '%s' after '%s'",

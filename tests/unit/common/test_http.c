@@ -280,6 +280,19 @@ static void test_exceptions_are_exact(void **state)
     assert_int_equal(fetch(url, allow, NULL, &err), 0);
 }
 
+/* An exception is for the host that was asked, not for where its answers lead. */
+static void test_exceptions_stay_at_home(void **state)
+{
+    char url[128], allow[128];
+    struct err err;
+    (void)state;
+    snprintf(url, sizeof url, "http://localhost:%d/moved", server.port);
+    snprintf(allow, sizeof allow, "localhost:%d,%s", server.port, server.here);
+    assert_int_equal(fetch(url, allow, NULL, &err), -ERR_REFUSED);
+    snprintf(url, sizeof url, "http://localhost:%d/picture", server.port);
+    assert_int_equal(fetch(url, allow, NULL, &err), 0);
+}
+
 static void test_nobody_listens(void **state)
 {
     struct err err;
@@ -300,6 +313,10 @@ static void test_proxy(void **state)
     expect_refused("http://10.0.0.1/");
     expect_refused("http://[::1]/");
     expect_refused("http://localhost/");
+    setenv("http_proxy", "http://proxy.invalid:3128", 1);
+    assert_int_equal(fetch("http://10.0.0.1/", "", out, &err), -ERR_FETCH);
+    assert_non_null(strstr(err.text, "proxy.invalid"));
+    setenv("http_proxy", proxy, 1);
     expect_page("/picture", "bytes"); /* what is excepted needs none */
     assert_non_null(strstr(server.seen, "GET /picture"));
     unsetenv("http_proxy");
@@ -366,6 +383,7 @@ int main(void)
         cmocka_unit_test(test_redirects),
         cmocka_unit_test(test_urls),
         cmocka_unit_test(test_exceptions_are_exact),
+        cmocka_unit_test(test_exceptions_stay_at_home),
         cmocka_unit_test(test_nobody_listens),
         cmocka_unit_test(test_proxy),
         cmocka_unit_test(test_send),

@@ -424,6 +424,30 @@ static void formats(void **state)
     image_release(&image);
 }
 
+/* Provenance is told however long the prompt is. */
+static void long_prompts(void **state)
+{
+    (void)state;
+    struct image image = decode_sample("deep.png");
+    char *prompt = malloc(40001);
+    memset(prompt, 'x', 40000);
+    prompt[40000] = '\0';
+    struct image_metadata words = {
+        .parameters = prompt, .job = prompt, .description = prompt, .tool = "unclip 0.1.0"};
+    for (int i = 0; i < IMAGE_FORMAT_COUNT; i++) {
+        void *bytes;
+        size_t size;
+        struct err err;
+        assert_int_equal(image_encode(&image, (enum image_format)i, 0, &words, &bytes, &size, &err),
+                         0);
+        assert_true(contains(bytes, size, "trainedAlgorithmicMedia"));
+        assert_true(contains(bytes, size, "unclip 0.1.0"));
+        free(bytes);
+    }
+    free(prompt);
+    image_release(&image);
+}
+
 static void assert_refused(const void *bytes, size_t size, enum err_code code, const char *why)
 {
     struct image image = {0};
@@ -520,6 +544,7 @@ int main(void)
         cmocka_unit_test(cut_samples),
         cmocka_unit_test(squares),
         cmocka_unit_test(formats),
+        cmocka_unit_test(long_prompts),
         cmocka_unit_test(refusals),
         cmocka_unit_test(long_chunks),
         cmocka_unit_test(cut_files),

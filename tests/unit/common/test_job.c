@@ -300,6 +300,8 @@ static void refused_samplers(void **state)
          "'/eta/prior' is 1, but its sampler is 'dpm-solver++': only 'ddim' takes one"},
         {"\"eta\":{\"prior\":1.5},\"sampler\":{\"prior\":\"ddim\"}",
          "'/eta/prior' is 1.5, at most 1 is allowed"},
+        {"\"eta\":{\"prior\":1.00000000000000012},\"sampler\":{\"prior\":\"ddim\"}",
+         "'/eta/prior' is above 1"},
         {"\"reuse\":{\"decoder\":0}", "'/reuse/decoder' is 0, at least 1 is needed"},
         {"\"reuse\":{\"prior\":2}",
          "unknown field '/reuse/prior', known are decoder, upsampler-1, upsampler-2"},

@@ -29,6 +29,7 @@ struct safetensors {
     const json_t *metadata;                   /* into header, or NULL */
     void *mapping;                            /* NULL when the caller's buffer is borrowed */
     size_t mapping_size;
+    struct timespec changed; /* of what is mapped */
 };
 
 /* What a file is checked against while its header is read. */
@@ -283,6 +284,7 @@ static int map(struct safetensors *file, int fd, const char *path, struct err *e
         return err_set(err, ERR_IO, "cannot map '%s': %s", path, strerror(errno));
     file->mapping = mapping;
     file->mapping_size = (size_t)status.st_size;
+    file->changed = status.st_mtim;
     return 0;
 }
 
@@ -321,6 +323,12 @@ void safetensors_free(struct safetensors *file)
     free(file->entries);
     free(file->by_name);
     free(file);
+}
+
+struct safetensors_source safetensors_source(const struct safetensors *file)
+{
+    return (struct safetensors_source){
+        .bytes = file->mapping, .size = file->mapping_size, .changed = file->changed};
 }
 
 size_t safetensors_count(const struct safetensors *file)

@@ -14,6 +14,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <time.h>
 
 #include "common/err.h"
 
@@ -67,6 +68,13 @@ void safetensors_free(struct safetensors *file);
 
 size_t safetensors_count(const struct safetensors *file);
 const struct safetensors_entry *safetensors_at(const struct safetensors *file, size_t index);
+/* What safetensors_open() mapped; borrowed. No bytes after safetensors_parse(). */
+struct safetensors_source {
+    const unsigned char *bytes;
+    size_t size;
+    struct timespec changed; /* the file's time of change when it was mapped */
+};
+struct safetensors_source safetensors_source(const struct safetensors *file);
 /* NULL when there is no tensor of that name. O(1) or O(log n). */
 const struct safetensors_entry *safetensors_find(const struct safetensors *file, const char *name);
 const char *safetensors_metadata(const struct safetensors *file, const char *key); /* or NULL */

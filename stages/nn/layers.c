@@ -48,15 +48,25 @@ struct loading {
     float *bias;   /* [oc], or NULL */
 };
 
-static int loading_init(struct loading *loading, struct nn *nn, struct weights *weights,
-                        const char *name, int64_t count, int64_t biases, struct err *err)
+static bool find_stored(struct loading *loading, const struct packed_layer *layer)
 {
-    *loading = (struct loading){.dtype = nn_dtype(nn), .name = name};
+    struct layout *plain = packed_plain(layer);
+    bool found = store_find(loading->store, loading->name, plain, &loading->stored);
+    layout_free(plain);
+    return found;
+}
+
+static int loading_init(struct loading *loading, struct nn *nn, struct weights *weights,
+                        const char *name, const struct packed_layer *layer, bool bias,
+                        struct err *err)
+{
+    int64_t count = layer->oc * layer->ic * (layer->conv ? layer->k * layer->k : 1);
+    int64_t biases = bias ? layer->oc : 0;
+    *loading = (struct loading){.dtype = layer->dtype, .name = name};
     if (nn->packed_folder)
         loading->store = weights_store(weights, nn->packed_folder, nn->compute, nn->note);
     loading->bias = biases ? memory_new((size_t)biases * sizeof(float)) : NULL;
-    if (loading->store && (loading->bias || !biases) &&
-        store_find(loading->store, name, &loading->stored))
+    if (loading->store && (loading->bias || !biases) && find_stored(loading, layer))
         return 0;
     loading->weights = memory_new((size_t)count * dtype_size(loading->dtype));
     if (loading->weights && (loading->bias || !biases))
@@ -141,8 +151,9 @@ int linear_load_joined(struct linear *linear, struct nn *nn, struct weights *wei
         end += snprintf(joined + end, sizeof(joined) - (size_t)end, "%s%s", i ? "+" : "", names[i]);
         BUG_ON((size_t)end >= sizeof(joined));
     }
+    struct packed_layer layer = {.ic = ic, .oc = sum, .dtype = nn_dtype(nn)};
     struct loading loading;
-    int rc = loading_init(&loading, nn, weights, joined, sum * ic, bias ? sum : 0, err);
+    int rc = loading_init(&loading, nn, weights, joined, &layer, bias, err);
     if (rc)
         return rc;
     int64_t skip = 0;
@@ -154,7 +165,6 @@ int linear_load_joined(struct linear *linear, struct nn *nn, struct weights *wei
         loading_release(&loading);
         return rc;
     }
-    struct packed_layer layer = {.ic = ic, .oc = sum, .dtype = loading.dtype};
     *linear = (struct linear){.ic = ic, .oc = sum, .has_bias = bias};
     linear->packed = loading_finish(&loading, &layer);
     return 0;
@@ -234,8 +244,15 @@ struct tensor nn_linear(struct nn *nn, struct linear *linear, struct tensor x,
 int conv2d_load(struct conv2d *conv, struct nn *nn, struct weights *weights, const char *name,
                 int64_t ic, int64_t oc, int k, int stride, int pad, bool bias, struct err *err)
 {
+    struct packed_layer layer = {.conv = true,
+                                 .ic = ic,
+                                 .oc = oc,
+                                 .k = k,
+                                 .stride = stride,
+                                 .pad = pad,
+                                 .dtype = nn_dtype(nn)};
     struct loading loading;
-    int rc = loading_init(&loading, nn, weights, name, oc * ic * k * k, bias ? oc : 0, err);
+    int rc = loading_init(&loading, nn, weights, name, &layer, bias, err);
     if (rc)
         return rc;
     rc = load_part(&loading, weights, name, 4, (int64_t[]){oc, ic, k, k}, 0, err);
@@ -243,13 +260,6 @@ int conv2d_load(struct conv2d *conv, struct nn *nn, struct weights *weights, con
         loading_release(&loading);
         return rc;
     }
-    struct packed_layer layer = {.conv = true,
-                                 .ic = ic,
-                                 .oc = oc,
-                                 .k = k,
-                                 .stride = stride,
-                                 .pad = pad,
-                                 .dtype = loading.dtype};
     *conv =
         (struct conv2d){.ic = ic, .oc = oc, .k = k, .stride = stride, .pad = pad, .has_bias = bias};
     conv->packed = loading_finish(&loading, &layer);

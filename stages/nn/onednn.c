@@ -113,6 +113,22 @@ static void desc_release(struct layout *layout)
 {
     dnnl_memory_desc_destroy(layout->desc);
 }
+
+bool layout_alike(const struct layout *a, const struct layout *b)
+{
+    int rank[2] = {0, -1};
+    dnnl_data_type_t type[2] = {0};
+    const dnnl_dims_t *dim[2] = {NULL};
+    for (int i = 0; i < 2; i++) {
+        lib_desc desc = DESC(i ? b : a);
+        if (dnnl_memory_desc_query(desc, dnnl_query_ndims_s32, &rank[i]) != dnnl_success ||
+            dnnl_memory_desc_query(desc, dnnl_query_data_type, &type[i]) != dnnl_success ||
+            dnnl_memory_desc_query(desc, dnnl_query_dims, &dim[i]) != dnnl_success)
+            return false;
+    }
+    return rank[0] == rank[1] && type[0] == type[1] &&
+           memcmp(*dim[0], *dim[1], (size_t)rank[0] * sizeof(**dim)) == 0;
+}
 #else
 typedef const dnnl_memory_desc_t *lib_desc; /* a description is a plain struct */
 #define DESC(layout)        (&(layout)->desc)
@@ -128,6 +144,12 @@ static dnnl_status_t desc_copy(dnnl_memory_desc_t *out, lib_desc desc)
 static void desc_release(struct layout *layout)
 {
     (void)layout;
+}
+
+bool layout_alike(const struct layout *a, const struct layout *b)
+{
+    return a->desc.ndims == b->desc.ndims && a->desc.data_type == b->desc.data_type &&
+           memcmp(a->desc.dims, b->desc.dims, (size_t)b->desc.ndims * sizeof(*b->desc.dims)) == 0;
 }
 #endif
 

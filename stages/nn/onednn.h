@@ -36,6 +36,8 @@ struct layout *layout_new(enum dtype dtype, int rank, const int64_t *dim, const 
 struct layout *layout_copy(const struct layout *layout);
 void layout_free(struct layout *layout); /* NULL is fine */
 bool layout_same(const struct layout *a, const struct layout *b);
+/* Whether both are of one shape and dtype, however they lie. */
+bool layout_alike(const struct layout *a, const struct layout *b);
 size_t layout_bytes(const struct layout *layout);
 /* As bytes that the same device_identity() reads back. */
 #define LAYOUT_SAVED_MAX 2048

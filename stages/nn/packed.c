@@ -320,6 +320,11 @@ static struct recipe *find_recipe(struct packed *packed, const struct key *key)
     return NULL;
 }
 
+struct layout *packed_plain(const struct packed_layer *layer)
+{
+    return weights_layout(layer, false);
+}
+
 struct packed *packed_new(const struct packed_layer *layer, void *weights, float *bias)
 {
     struct packed *packed = xcalloc(1, sizeof(*packed));

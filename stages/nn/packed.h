@@ -30,6 +30,8 @@ struct packed *packed_new(const struct packed_layer *layer, void *weights, float
 /* The same with weights that are packed already; takes layer's layout and holds the store. */
 struct packed *packed_new_stored(const struct packed_layer *layer, struct store *store,
                                  struct store_layer stored, float *bias);
+/* The weights of a layer as checkpoints have them. Owned. */
+struct layout *packed_plain(const struct packed_layer *layer);
 /* Has the weights written to the store under this name, once the first kernel has packed them. */
 void packed_keep(struct packed *packed, struct store *store, const char *name);
 void packed_free(struct packed *packed); /* NULL is fine */

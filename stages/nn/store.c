@@ -20,13 +20,16 @@
 #include "stages/nn/onednn.h"
 #include "stages/nn/packed.h"
 
-#define MAGIC        "unclip\npacked 1\n" /* names the format's version */
+#define MAGIC        "unclip\npacked 2\n" /* names the format's version */
 #define NAME_SIZE    512
 #define MAC_SIZE     16
 #define PAGE         4096
 #define LAYERS_MAX   65536
 #define NAME_HASH    0xcbf29ce484222325u /* FNV-1a */
 #define IDENTITY_MAX 128
+#define DIGEST_SIZE  32         /* SHA-256 */
+#define WHOLE_MAX    (4u << 20) /* bytes: weights up to this size are digested whole */
+#define SAMPLES      256        /* pages digested of larger ones, evenly spread */
 
 struct entry {
     char name[NAME_SIZE];
@@ -41,6 +44,7 @@ struct header {
     char magic[16];
     char identity[IDENTITY_MAX];
     char dtype[8];
+    unsigned char source_digest[DIGEST_SIZE];
     uint64_t source_bytes;
     int64_t source_s, source_ns; /* of its last change */
     uint64_t layers, file_bytes;
@@ -65,18 +69,17 @@ struct store {
     bool dropped; /* a layer went before all had settled */
 };
 
-static void say(const struct store *store, const char *format, ...)
-    __attribute__((format(printf, 2, 3)));
-static void say(const struct store *store, const char *format, ...)
+static void say(store_note note, const char *format, ...) __attribute__((format(printf, 2, 3)));
+static void say(store_note note, const char *format, ...)
 {
     char text[1024];
-    if (!store->note)
+    if (!note)
         return;
     va_list arguments;
     va_start(arguments, format);
     vsnprintf(text, sizeof(text), format, arguments);
     va_end(arguments);
-    store->note(text);
+    note(text);
 }
 
 /* GMAC of bytes under a fixed key. False when libcrypto fails. */
@@ -128,18 +131,36 @@ static char *packed_path(const char *folder, const char *path, const struct head
     return result;
 }
 
-static bool wanted_header(struct header *header, const char *path, enum dtype dtype)
+/* Of the names and shapes, and of pages of the data; the first and the last among them. */
+static void digest_source(const struct safetensors *weights, unsigned char out[DIGEST_SIZE])
 {
-    struct stat status;
-    if (stat(path, &status) != 0)
-        return false;
+    struct safetensors_source source = safetensors_source(weights);
+    bool whole = source.size <= WHOLE_MAX;
+    const unsigned char *data =
+        safetensors_count(weights) ? safetensors_at(weights, 0)->data : NULL;
+    size_t first = data && !whole ? (size_t)(data - source.bytes) : source.size;
+    EVP_MD_CTX *context = EVP_MD_CTX_new();
+    bool good = context && EVP_DigestInit_ex(context, EVP_sha256(), NULL) == 1 &&
+                EVP_DigestUpdate(context, source.bytes, first) == 1;
+    for (uint64_t i = 0; good && !whole && i < SAMPLES; i++) {
+        uint64_t at = (source.size - PAGE) * i / (SAMPLES - 1);
+        good = EVP_DigestUpdate(context, source.bytes + at, PAGE) == 1;
+    }
+    BUG_ON(!good || EVP_DigestFinal_ex(context, out, NULL) != 1);
+    EVP_MD_CTX_free(context);
+}
+
+static void wanted_header(struct header *header, const struct safetensors *weights,
+                          enum dtype dtype)
+{
+    struct safetensors_source source = safetensors_source(weights);
     *header = (struct header){.magic = MAGIC,
-                              .source_bytes = (uint64_t)status.st_size,
-                              .source_s = status.st_mtim.tv_sec,
-                              .source_ns = status.st_mtim.tv_nsec};
+                              .source_bytes = source.size,
+                              .source_s = source.changed.tv_sec,
+                              .source_ns = source.changed.tv_nsec};
+    digest_source(weights, header->source_digest);
     snprintf(header->dtype, sizeof(header->dtype), "%s", dtype_name(dtype));
     device_identity(header->identity, sizeof(header->identity));
-    return true;
 }
 
 static const struct entry *entries_of(const struct store *store)
@@ -170,39 +191,60 @@ static void unmap(struct store *store)
     store->map = NULL;
 }
 
-static bool map_file(struct store *store)
+/* NULL, or why the file is not to be trusted. */
+static const char *check_status(const struct stat *status)
 {
-    struct stat status;
-    int fd = open(store->path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
-        return false;
-    void *map = MAP_FAILED;
-    if (fstat(fd, &status) == 0 && status.st_size > 0)
-        map = mmap(NULL, (size_t)status.st_size, PROT_READ, MAP_SHARED, fd, 0);
-    close(fd);
-    if (map == MAP_FAILED)
-        return false;
-    store->map = map;
-    store->map_bytes = (size_t)status.st_size;
-    return true;
+    if (!S_ISREG(status->st_mode))
+        return "in no plain file";
+    if (status->st_uid != geteuid() && status->st_uid != 0)
+        return "another user's";
+    if (status->st_mode & (S_IWGRP | S_IWOTH))
+        return "open to other users' writing";
+    return status->st_size > 0 ? NULL : "not whole";
 }
 
-struct store *store_open(const char *folder, const char *path, enum dtype dtype, store_note note)
+/* Maps the file if there is one. NULL, or why what is there is of no use. */
+static const char *map_file(struct store *store)
+{
+    struct stat status;
+    int fd = open(store->path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    if (fd < 0 && (errno == ENOENT || errno == ENOTDIR))
+        return NULL;
+    if (fd < 0)
+        return errno == ELOOP ? "in no plain file" : "not to be read";
+    const char *wrong = fstat(fd, &status) == 0 ? check_status(&status) : "not to be read";
+    void *map =
+        wrong ? MAP_FAILED : mmap(NULL, (size_t)status.st_size, PROT_READ, MAP_SHARED, fd, 0);
+    close(fd);
+    if (map == MAP_FAILED)
+        return wrong ? wrong : "not to be mapped";
+    store->map = map;
+    store->map_bytes = (size_t)status.st_size;
+    wrong = check_map(store);
+    if (wrong)
+        unmap(store);
+    return wrong;
+}
+
+struct store *store_open(const char *folder, const char *path, const struct safetensors *weights,
+                         enum dtype dtype, store_note note)
 {
     struct header header;
-    char *packed = wanted_header(&header, path, dtype) ? packed_path(folder, path, &header) : NULL;
-    if (!packed)
+    wanted_header(&header, weights, dtype);
+    char *packed = packed_path(folder, path, &header);
+    if (!packed) {
+        say(note, "cannot keep packed weights of '%s': %s; every start packs anew", path,
+            strerror(errno));
         return NULL;
+    }
     struct store *store = xcalloc(1, sizeof(*store));
     store->users = 1;
     store->note = note;
     store->path = packed;
     store->wanted = header;
-    const char *wrong = map_file(store) ? check_map(store) : NULL;
-    if (wrong) {
-        say(store, "the packed weights in '%s' are %s, and are packed anew", store->path, wrong);
-        unmap(store);
-    }
+    const char *wrong = map_file(store);
+    if (wrong)
+        say(note, "the packed weights in '%s' are %s, and are packed anew", store->path, wrong);
     return store;
 }
 
@@ -242,21 +284,32 @@ static bool entry_inside(const struct store *store, const struct entry *entry)
            entry->bytes <= store->map_bytes - entry->offset && entry->offset % PAGE == 0;
 }
 
-bool store_find(struct store *store, const char *name, struct store_layer *layer)
+/* The layer as it is in the mapping, if it is whole and like `plain`. */
+static bool read_entry(const struct store *store, const struct entry *entry,
+                       const struct layout *plain, struct store_layer *layer)
 {
-    const struct entry *entry = store->map ? find_entry(store, name) : NULL;
-    if (!entry)
-        return false;
     struct layout *layout = NULL;
     if (entry_inside(store, entry) &&
         mac_holds(store->map + entry->offset, entry->bytes, entry->mac))
         layout = layout_restore(entry->layout, entry->layout_bytes);
-    if (layout && layout_bytes(layout) == entry->bytes) {
+    if (layout && layout_alike(layout, plain) && layout_bytes(layout) == entry->bytes) {
         *layer = (struct store_layer){.layout = layout, .data = store->map + entry->offset};
         return true;
     }
     layout_free(layout);
-    say(store, "the packed weights of '%s' in '%s' are damaged: removed", name, store->path);
+    return false;
+}
+
+bool store_find(struct store *store, const char *name, const struct layout *plain,
+                struct store_layer *layer)
+{
+    if (!store->map)
+        return false;
+    const struct entry *entry = find_entry(store, name);
+    if (entry && read_entry(store, entry, plain, layer))
+        return true;
+    say(store->note, "the packed weights of '%s' in '%s' are %s: removed", name, store->path,
+        entry ? "damaged" : "missing");
     unlink(store->path); /* for the next start; this one is not of one piece any more */
     store->dropped = true;
     return false;
@@ -288,7 +341,7 @@ static int make_folders(const char *path)
     int rc = 0;
     for (char *slash = strchr(part + 1, '/'); slash && rc == 0; slash = strchr(slash + 1, '/')) {
         *slash = '\0';
-        rc = mkdir(part, 0777) == 0 || errno == EEXIST ? 0 : -1;
+        rc = mkdir(part, 0700) == 0 || errno == EEXIST ? 0 : -1;
         *slash = '/';
     }
     free(part);
@@ -354,11 +407,12 @@ static int write_content(const struct store *store, int fd)
     return rc;
 }
 
-/* Under the lock: a temporary file, then its name. */
+/* Under the lock: a temporary file, then its name. One of a writer that died is in the way. */
 static int write_file(const struct store *store)
 {
-    char *temporary = xasprintf("%s.%ld", store->path, (long)getpid());
-    int fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    char *temporary = xasprintf("%s.new", store->path);
+    unlink(temporary);
+    int fd = open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0644);
     int rc = fd < 0 ? -1 : write_content(store, fd);
     if (fd >= 0 && close(fd) != 0)
         rc = -1;
@@ -376,7 +430,8 @@ static int write_file(const struct store *store)
 static int lock_file(const struct store *store)
 {
     char *path = xasprintf("%s.lock", store->path);
-    int fd = make_folders(path) == 0 ? open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666) : -1;
+    int flags = O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC;
+    int fd = make_folders(path) == 0 ? open(path, flags, 0600) : -1;
     free(path);
     if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) != 0) {
         int cause = errno;
@@ -387,19 +442,18 @@ static int lock_file(const struct store *store)
     return fd;
 }
 
-/* Every layer's weights become the mapping's. */
+/* Every layer's weights become the mapping's, where that has them as they are. */
 static void adopt(struct store *store)
 {
-    if (!map_file(store))
-        return;
-    if (check_map(store)) {
-        unmap(store);
-        return;
-    }
     for (size_t i = 0; i < store->count; i++) {
         const struct entry *entry = find_entry(store, store->expected[i].name);
-        if (entry && entry_inside(store, entry))
-            packed_adopt(store->expected[i].packed, store->map + entry->offset);
+        struct layout *mine = packed_settled(store->expected[i].packed).layout;
+        struct store_layer layer;
+        if (!entry || !read_entry(store, entry, mine, &layer))
+            continue;
+        if (layout_same(layer.layout, mine))
+            packed_adopt(store->expected[i].packed, layer.data);
+        layout_free(layer.layout);
     }
     malloc_trim(0); /* else the C library keeps what was packed */
 }
@@ -409,11 +463,15 @@ static void write_all(struct store *store)
     int lock = lock_file(store);
     if (lock < 0 && errno == EWOULDBLOCK)
         return; /* another process writes the same */
-    int rc = lock < 0 ? -1 : write_file(store);
+    if (lock >= 0)
+        map_file(store); /* another process may have written since */
+    int rc = lock < 0 ? -1 : store->map ? 0 : write_file(store);
     if (rc != 0)
-        say(store, "cannot keep packed weights in '%s': %s; every start packs anew", store->path,
-            strerror(errno));
-    if (rc == 0 && !store->map)
+        say(store->note, "cannot keep packed weights in '%s': %s; every start packs anew",
+            store->path, strerror(errno));
+    else if (!store->map)
+        map_file(store);
+    if (store->map)
         adopt(store);
     if (lock >= 0)
         close(lock);

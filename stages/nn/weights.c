@@ -17,7 +17,8 @@ struct weights {
     char *path;
     bool *used;
     const void **scale;  /* of a taken I8 tensor: f32 [oc] in the file, perhaps unaligned */
-    struct store *store; /* NULL: not opened yet */
+    struct store *store; /* NULL for none */
+    bool store_asked;    /* it is opened once, or not at all */
 };
 
 int weights_open(struct weights **out, const char *path, struct err *err)
@@ -50,8 +51,9 @@ void weights_close(struct weights *weights)
 struct store *weights_store(struct weights *weights, const char *folder, enum dtype dtype,
                             void (*note)(const char *text))
 {
-    if (!weights->store)
-        weights->store = store_open(folder, weights->path, dtype, note);
+    if (!weights->store_asked)
+        weights->store = store_open(folder, weights->path, weights->file, dtype, note);
+    weights->store_asked = true;
     return weights->store;
 }
 

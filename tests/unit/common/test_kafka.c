@@ -44,6 +44,7 @@ const char *__lsan_default_suppressions(void)
 
 #define COMMIT_MS 30000
 #define WAIT_MS   15000
+#define QUIET_MS  60000
 
 /* Request keys of Kafka's protocol. */
 enum {
@@ -457,20 +458,43 @@ static void strays_are_not_passed_over(void **state)
     assert_ptr_equal(pull(fixture, 0)->message, message);
 }
 
-/* Not while there may be more: the request holds the loop up. */
+/* The last activity, so long ago that only a new one can be fresh; and an offset that is idle to
+ * commit, which is returned. */
+static int64_t forget(struct fixture *fixture, struct partition *idle)
+{
+    int64_t committed = idle->committed;
+    fixture->kafka->active_ms = kafka_now_ms() - 2 * QUIET_MS;
+    idle->committed = 0;
+    return committed;
+}
+
+/* Not while there may be more: the request holds the loop up. Both a pull and a commit tell. */
 static void idle_commits_wait_for_quiet(void **state)
 {
     struct fixture *fixture = *state;
     bool lost;
     produce(fixture, "high");
     pass_on(fixture, &lost);
-    struct partition *partition = kafka_partition(fixture->kafka, "high", 0);
-    int64_t committed = partition->committed;
-    partition->committed = 0;
-    kafka_commit_idle(fixture->kafka, 60000);
-    assert_int_equal(partition->committed, 0);
+    struct partition *idle = kafka_partition(fixture->kafka, "high", 0);
+    int64_t committed = forget(fixture, idle);
+    assert_true(committed > 0);
+    kafka_commit_idle(fixture->kafka, QUIET_MS);
+    assert_int_equal(idle->committed, committed);
+
+    produce(fixture, "low");
+    forget(fixture, idle);
+    struct kafka_unit unit = {.record = pull(fixture, 1)};
+    kafka_commit_idle(fixture->kafka, QUIET_MS);
+    assert_int_equal(idle->committed, 0);
+
+    struct err err = {0};
+    forget(fixture, idle);
+    assert_int_equal(kafka_commit(fixture->kafka, &unit, 1, COMMIT_MS, &err), 0);
+    kafka_record_free(fixture->held[--fixture->held_count]);
+    kafka_commit_idle(fixture->kafka, QUIET_MS);
+    assert_int_equal(idle->committed, 0);
     kafka_commit_idle(fixture->kafka, 0);
-    assert_int_equal(partition->committed, committed);
+    assert_int_equal(idle->committed, committed);
 }
 
 /* --- settings and first contact --- */

@@ -338,10 +338,12 @@ static size_t json_bytes(const json_t *json)
     return bytes;
 }
 
+/* While some of it waits: with the pictures, which it has once the first one is let in. */
 static size_t live_job_bytes(const struct live_job *job)
 {
     const struct job *own = &job->job;
-    return sizeof *job + strlen(own->prompt) + strlen(own->negative_prompt) + strlen(own->client) +
+    return sizeof *job + (size_t)own->n * sizeof *job->pictures + strlen(own->prompt) +
+           strlen(own->negative_prompt) + strlen(own->client) +
            (own->metadata ? json_bytes(own->metadata) : 0);
 }
 

@@ -150,6 +150,8 @@ static void test_waits_and_is_let_in(void **state)
     assert_tasks(out, "b/0");
     struct live_job *b = find(&w->f, "b");
     assert_int_equal(b->state, JOB_QUEUED);
+    assert_true(ledger_admission(w->f.ledger, HOME, CLASS_INTERACTIVE).waiting_bytes >=
+                sizeof *b + 2 * sizeof *b->pictures); /* which it has, though half of it waits */
     handle_settle(&w->f.handler);
     char *found = NULL;
     for (size_t i = 0; i < out->count; i++)

@@ -10,9 +10,10 @@
 
 /*
  * KEYS: status hashes. ARGV: stage, step, steps, time, then for each hash how many of its pictures
- * follow, and so many (picture, progress) pairs. Answers the jobs' states, '' for an unknown one. A
- * job's progress is the mean of its pictures', and its place is that of the picture that is
- * furthest behind.
+ * follow, and so many (picture, progress) pairs. Answers the jobs' states, '' for an unknown one or
+ * one whose hash fails, and at the end what the first failure was, if there was one. A job's
+ * progress is the mean of its pictures', and its place is that of the picture that is furthest
+ * behind.
  */
 static const char script[] =
     "local function show(key, first, last)\n"
@@ -20,7 +21,7 @@ static const char script[] =
     "    if not state or state == 'succeeded' or state == 'failed' or state == 'cancelled'\n"
     "        or state == 'expired' then return state or '' end\n"
     "    local total = tonumber(redis.call('HGET', key, 'images_total')) or 0\n"
-    "    if total < 1 or total > 64 then return state end\n"
+    "    if not (total >= 1 and total <= 64) then return state end\n"
     "    local fields = {}\n"
     "    for i = 0, total - 1 do fields[i + 1] = 'progress:' .. i end\n"
     "    local values = redis.call('HMGET', key, unpack(fields))\n"
@@ -51,12 +52,17 @@ static const char script[] =
     "    redis.call('HSET', key, 'updated_at', ARGV[4])\n"
     "    return state\n"
     "end\n"
-    "local states, at = {}, 5\n"
+    "local states, at, trouble = {}, 5, nil\n"
     "for k = 1, #KEYS do\n"
     "    local last = at + 2 * tonumber(ARGV[at])\n"
-    "    states[k] = show(KEYS[k], at + 1, last)\n"
+    "    local ok, state = pcall(show, KEYS[k], at + 1, last)\n"
+    "    states[k] = ok and state or ''\n"
+    "    if not ok and not trouble then\n"
+    "        trouble = KEYS[k] .. ': ' .. (type(state) == 'table' and state.err or state)\n"
+    "    end\n"
     "    at = last + 1\n"
     "end\n"
+    "states[#KEYS + 1] = trouble\n"
     "return states\n";
 
 struct progress_job {
@@ -183,12 +189,15 @@ static bool state_stops(const struct redis_reply *reply)
            (state == JOB_CANCELLED || state == JOB_EXPIRED);
 }
 
-static void take_states(struct progress *progress, const struct redis_reply *reply)
+static int take_states(struct progress *progress, const struct redis_reply *reply, struct err *err)
 {
     size_t at = 0;
     for (size_t i = 0; i < progress->job_count && at < reply->count; i++)
         if (progress->jobs[i].due)
             progress->jobs[i].stopped |= state_stops(&reply->items[at++]);
+    if (at < reply->count && reply->items[at].kind == REDIS_BYTES)
+        return err_set(err, ERR_REDIS, "redis: %s", reply->items[at].bytes);
+    return 0;
 }
 
 static int write_jobs(struct progress *progress, int step, int steps, struct err *err)
@@ -202,9 +211,9 @@ static int write_jobs(struct progress *progress, int step, int steps, struct err
     command_release(&command);
     if (rc)
         return rc;
-    take_states(progress, reply);
+    rc = take_states(progress, reply, err);
     redis_reply_free(reply);
-    return 0;
+    return rc;
 }
 
 int progress_step(struct progress *progress, int step, int steps, struct err *err)

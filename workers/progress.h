@@ -36,7 +36,8 @@ void progress_release(struct progress *progress);
 /*
  * Notes that every task of the batch has `step` of `steps` behind it. Jobs written to less than
  * PROGRESS_INTERVAL_MS ago are left out, unless it is the first or the last step. One call of Redis
- * for all of them. Error: ERR_REDIS.
+ * for all of them. Error: ERR_REDIS; when only some jobs' hashes failed, the others' are written
+ * and their states known.
  */
 int progress_step(struct progress *progress, int step, int steps, struct err *err);
 /* Whether the job of tasks[index] is known to be cancelled or expired. */

@@ -138,6 +138,8 @@ static void hostile_hashes_are_survived(void **state)
     assert_false(report(STAGE_DECODER, 0, 10));
     redis_put(&server, KEY, "images_total", "many");
     assert_false(report(STAGE_DECODER, 0, 10));
+    redis_put(&server, KEY, "images_total", "nan");
+    assert_false(report(STAGE_DECODER, 0, 10));
     redis_put(&server, KEY, "images_total", "1"); /* the task's picture 1 is not in it */
     assert_false(report(STAGE_DECODER, 1, 10));
     redis_put(&server, KEY, "progress", "nonsense");
@@ -181,6 +183,65 @@ static void cancelling_is_heard(void **state)
     assert_true(report(STAGE_DECODER, 0, 2));
 }
 
+/* A batch of three jobs at step 1 of 25; the last one, this file's own, is cancelled. Whether each
+ * stopped is noted. */
+static int report_three(bool stopped[3], struct err *err)
+{
+    struct task tasks[3];
+    const struct task *pointers[3];
+    struct progress progress;
+    for (int i = 0; i < 3; i++) {
+        tasks[i] = fixture_task(STAGE_DECODER);
+        tasks[i].image = 0;
+        pointers[i] = &tasks[i];
+    }
+    strcpy(tasks[0].job, "first");
+    strcpy(tasks[1].job, "second");
+    redis_put(&server, "unclip:job:second", "state", "running");
+    redis_put(&server, "unclip:job:second", "images_total", "1");
+    redis_put(&server, KEY, "state", "cancelled");
+    progress_init(&progress, server.redis, &fake, pointers, 3);
+    int rc = progress_step(&progress, 1, 25, err);
+    for (size_t i = 0; i < 3; i++)
+        stopped[i] = progress_stopped(&progress, i);
+    progress_release(&progress);
+    for (int i = 0; i < 3; i++)
+        task_release(&tasks[i]);
+    assert_true(atof(redis_ask(&server, "HGET", "unclip:job:second", "progress")) > 0);
+    return rc;
+}
+
+static void cancelling_is_heard_for_the_right_job(void **state)
+{
+    (void)state;
+    bool stopped[3];
+    struct err err = {0};
+    redis_put(&server, "unclip:job:first", "state", "running");
+    assert_int_equal(report_three(stopped, &err), 0);
+    assert_false(stopped[0] || stopped[1]);
+    assert_true(stopped[2]);
+}
+
+/* Each comes before the others of its batch, which go on. */
+static void bad_hashes_keep_to_themselves(void **state)
+{
+    (void)state;
+    bool stopped[3];
+    struct err err = {0};
+    redis_put(&server, "unclip:job:first", "state", "running");
+    redis_put(&server, "unclip:job:first", "images_total", "nan");
+    assert_int_equal(report_three(stopped, &err), 0);
+    assert_false(stopped[0] || stopped[1]);
+    assert_true(stopped[2]);
+    assert_int_equal(redis_commandf(server.redis, NULL, &err, "SET %s %s", "unclip:job:first", "x"),
+                     0);
+    assert_int_equal(report_three(stopped, &err), -ERR_REDIS);
+    assert_non_null(strstr(err.text, "unclip:job:first: "));
+    assert_non_null(strstr(err.text, "WRONGTYPE"));
+    assert_false(stopped[0] || stopped[1]);
+    assert_true(stopped[2]);
+}
+
 static void counters_add_up(void **state)
 {
     (void)state;
@@ -211,6 +272,8 @@ int main(void)
         cmocka_unit_test_setup(hostile_hashes_are_survived, job),
         cmocka_unit_test_setup(writes_are_few, job),
         cmocka_unit_test_setup(cancelling_is_heard, job),
+        cmocka_unit_test_setup(cancelling_is_heard_for_the_right_job, job),
+        cmocka_unit_test_setup(bad_hashes_keep_to_themselves, job),
         cmocka_unit_test_setup(counters_add_up, job),
     };
     return cmocka_run_group_tests(tests, start, stop);

@@ -7,16 +7,18 @@
 
 #include "common/memory.h"
 
-void batcher_init(struct batcher *batcher, int capacity, int64_t linger_ms, int bulk_percent,
-                  int64_t bulk_ms)
+void batcher_init(struct batcher *batcher, int capacity, int ranks, int64_t linger_ms,
+                  int bulk_percent, int64_t bulk_ms)
 {
-    BUG_ON(capacity < 1 || bulk_percent < 1 || bulk_percent > 100 || bulk_ms < 1);
+    BUG_ON(capacity < 1 || ranks < 1 || bulk_percent < 1 || bulk_percent > 100 || bulk_ms < 1);
+    size_t least = (size_t)(ranks < capacity ? ranks : capacity);
     *batcher = (struct batcher){.capacity = (size_t)capacity,
+                                .ranks = least,
                                 .linger_ms = linger_ms,
                                 .bulk_ms = bulk_ms,
-                                .bulk_capacity = 1,
+                                .bulk_capacity = least,
                                 .bulk_percent = (unsigned)bulk_percent};
-    batcher->waiting = xcalloc(batcher->capacity, sizeof(*batcher->waiting));
+    batcher->waiting = xcalloc(CLASS_COUNT * batcher->capacity, sizeof(*batcher->waiting));
 }
 
 void batcher_release(struct batcher *batcher)
@@ -41,28 +43,20 @@ static size_t count_class(const struct batcher *batcher, enum task_class task_cl
     return count;
 }
 
-static bool full(const struct batcher *batcher)
-{
-    return batcher->count == batcher->capacity;
-}
-
-static bool bulk_full(const struct batcher *batcher)
-{
-    return count_class(batcher, CLASS_BULK) >= batcher->bulk_capacity;
-}
-
 bool batcher_wants(const struct batcher *batcher, enum task_class task_class)
 {
-    return !full(batcher) && (task_class != CLASS_BULK || !bulk_full(batcher));
+    size_t most = task_class == CLASS_BULK ? batcher->bulk_capacity : batcher->capacity;
+    return count_class(batcher, task_class) < most;
 }
 
 void batcher_add(struct batcher *batcher, const struct batch_entry *entry)
 {
-    BUG_ON(full(batcher));
+    BUG_ON(count_class(batcher, entry->task_class) == batcher->capacity);
     batcher->waiting[batcher->count++] = *entry;
 }
 
-/* The task that decides what the batch is: the oldest of the preferred class, else the oldest. */
+/* The task that decides what the batch is: the oldest of the preferred class, else the oldest. A
+ * partition is of one class, so no older task of its own keeps it back. */
 static const struct batch_entry *leader(const struct batcher *batcher)
 {
     enum task_class preferred = batcher_prefers(batcher);
@@ -91,53 +85,52 @@ static bool blocked(const struct batcher *batcher, const bool *chosen, size_t i)
     return false;
 }
 
-/* The leader may itself wait behind an older task of its partition: then that one leads. */
-static const struct batch_entry *true_leader(const struct batcher *batcher)
-{
-    const struct batch_entry *lead = leader(batcher);
-    for (size_t i = 0; lead && i < batcher->count; i++) {
-        const struct batch_entry *entry = &batcher->waiting[i];
-        if (entry->task && same_partition(entry, lead))
-            return entry;
-    }
-    return lead;
-}
+/* What is marked so far. */
+struct choice {
+    bool *chosen;
+    size_t count;
+    size_t tasks; /* of these, those that need the pass */
+};
 
-/* Marks what of a class joins `lead`, in a batch that has `size` tasks. Returns how many it has
- * then. */
-static size_t choose_class(const struct batcher *batcher, enum task_class task_class,
-                           const struct batch_entry *lead, size_t size, bool *chosen)
+/* Marks what of a class joins `lead`, as far as there is room. */
+static void choose_class(const struct batcher *batcher, enum task_class task_class,
+                         const struct batch_entry *lead, struct choice *choice)
 {
-    for (size_t i = 0; i < batcher->count; i++) {
+    size_t most = task_class == CLASS_BULK ? batcher->bulk_capacity : batcher->capacity;
+    for (size_t i = 0; i < batcher->count && choice->count < batcher->capacity; i++) {
         const struct batch_entry *entry = &batcher->waiting[i];
         if (entry->task_class != task_class)
             continue;
-        bool room = task_class != CLASS_BULK || size < batcher->bulk_capacity;
-        bool fits =
-            !entry->task || entry == lead ||
-            (room && !entry->alone && !lead->alone && task_compatible(entry->task, lead->task));
-        chosen[i] = fits && !blocked(batcher, chosen, i);
-        size += chosen[i] && entry->task;
+        bool fits = !entry->task || entry == lead ||
+                    (choice->tasks < most && !entry->alone && !lead->alone &&
+                     task_compatible(entry->task, lead->task));
+        choice->chosen[i] = fits && !blocked(batcher, choice->chosen, i);
+        choice->count += choice->chosen[i];
+        choice->tasks += choice->chosen[i] && entry->task;
     }
-    return size;
 }
 
-/* Marks what the next batch takes. */
+/* Marks what the next batch takes. The leader's class comes first: of that it is the oldest task,
+ * so there is always room for it. */
 static void choose(const struct batcher *batcher, bool *chosen)
 {
-    const struct batch_entry *lead = true_leader(batcher);
+    const struct batch_entry *lead = leader(batcher);
     enum task_class first = lead ? lead->task_class : CLASS_INTERACTIVE;
-    size_t size = choose_class(batcher, first, lead, 0, chosen);
-    choose_class(batcher, first == CLASS_BULK ? CLASS_INTERACTIVE : CLASS_BULK, lead, size, chosen);
+    struct choice choice = {.chosen = chosen};
+    choose_class(batcher, first, lead, &choice);
+    choose_class(batcher, first == CLASS_BULK ? CLASS_INTERACTIVE : CLASS_BULK, lead, &choice);
 }
 
 int64_t batcher_due(const struct batcher *batcher, int64_t now_ms)
 {
     if (batcher->count == 0)
         return -1;
-    if (full(batcher) || bulk_full(batcher))
+    const struct batch_entry *lead = leader(batcher);
+    if (!lead)
+        lead = &batcher->waiting[0];
+    if (!batcher_wants(batcher, lead->task_class))
         return 0;
-    int64_t left = batcher->waiting[0].since_ms + batcher->linger_ms - now_ms;
+    int64_t left = lead->since_ms + batcher->linger_ms - now_ms;
     return left > 0 ? left : 0;
 }
 
@@ -156,7 +149,7 @@ static size_t extract(struct batcher *batcher, const bool *chosen, void **payloa
 
 size_t batcher_take(struct batcher *batcher, void **payloads)
 {
-    bool *chosen = xcalloc(batcher->capacity, sizeof(*chosen));
+    bool *chosen = xcalloc(batcher->count, sizeof(*chosen));
     choose(batcher, chosen);
     size_t taken = extract(batcher, chosen, payloads);
     batcher->taken += taken > 0;
@@ -166,9 +159,11 @@ size_t batcher_take(struct batcher *batcher, void **payloads)
 
 void batcher_ran(struct batcher *batcher, size_t tasks, int64_t ms)
 {
-    size_t fit = ms > 0 ? tasks * (size_t)batcher->bulk_ms / (size_t)ms : batcher->capacity;
+    size_t least = batcher->ranks, rounds = (tasks + least - 1) / least;
+    size_t fit =
+        ms > 0 ? rounds * (size_t)batcher->bulk_ms / (size_t)ms * least : batcher->capacity;
     if (ms > batcher->bulk_ms && fit < batcher->bulk_capacity)
-        batcher->bulk_capacity = fit > 1 ? fit : 1;
+        batcher->bulk_capacity = fit > least ? fit : least;
     if (tasks < batcher->bulk_capacity || fit <= batcher->bulk_capacity)
         return;
     batcher->bulk_capacity *= 2;
@@ -181,7 +176,7 @@ void batcher_ran(struct batcher *batcher, size_t tasks, int64_t ms)
 size_t batcher_remove(struct batcher *batcher, bool (*gone)(void *context, const void *payload),
                       void *context, void **payloads)
 {
-    bool *chosen = xcalloc(batcher->capacity, sizeof(*chosen));
+    bool *chosen = xcalloc(batcher->count, sizeof(*chosen));
     for (size_t i = 0; i < batcher->count; i++)
         chosen[i] = gone(context, batcher->waiting[i].payload);
     size_t taken = extract(batcher, chosen, payloads);

@@ -2,10 +2,11 @@
 /*
  * Which tasks go into the next forward pass. Pure: no Kafka, no clock; time is an argument.
  *
- * Tasks wait in the order they were pulled, at most one batch of them. A batch takes the oldest
- * task of the preferred class and all that may share its pass. Within a partition it never skips:
- * once one task stays behind, all later ones of its partition do, so that what is handed out is
- * always a prefix of what was pulled of each partition, as kafka_commit() demands.
+ * Tasks wait in the order they were pulled, at most one batch of each class, so that neither keeps
+ * the other from being pulled. A batch is led by the oldest task of the preferred class, else by
+ * the oldest one, and takes all that may share its pass. Within a partition it never skips: once
+ * one task stays behind, all later ones of its partition do, so that what is handed out is always a
+ * prefix of what was pulled of each partition, as kafka_commit() demands.
  *
  * A task that is `alone` shares its pass with no other.
  *
@@ -14,9 +15,10 @@
  *
  * A batch is not interrupted, so an interactive task may have to wait for one that has bulk tasks:
  * these are kept to `bulk_ms`, by how long the last ones took. Bulk tasks join a batch only while
- * it is smaller than `bulk_capacity`, which starts at one, at most doubles from a batch to the
- * next, and never falls below one. A picture's bytes do not depend on its batch, so only time
- * changes.
+ * it is smaller than `bulk_capacity`, which starts at one for each of the `ranks` that share the
+ * batch, at most doubles from a batch to the next, and never falls below where it started. Time is
+ * taken to grow with the tasks of a rank, each rank having as many: where it grows less, the limit
+ * is kept but not used up. A picture's bytes do not depend on its batch, so only time changes.
  */
 #ifndef UNCLIP_WORKERS_BATCH_H
 #define UNCLIP_WORKERS_BATCH_H
@@ -38,7 +40,8 @@ struct batch_entry {
 };
 
 struct batcher {
-    size_t capacity; /* most tasks in a batch, and most that wait */
+    size_t capacity; /* most tasks in a batch, and most of a class that wait */
+    size_t ranks;    /* that share a batch, at most its capacity */
     int64_t linger_ms;
     int64_t bulk_ms;       /* what a batch with bulk tasks may take, about */
     size_t bulk_capacity;  /* what fits into that, as far as is known */
@@ -48,8 +51,8 @@ struct batcher {
     size_t count;
 };
 
-void batcher_init(struct batcher *batcher, int capacity, int64_t linger_ms, int bulk_percent,
-                  int64_t bulk_ms);
+void batcher_init(struct batcher *batcher, int capacity, int ranks, int64_t linger_ms,
+                  int bulk_percent, int64_t bulk_ms);
 void batcher_release(struct batcher *batcher); /* the payloads stay the caller's */
 
 /* The class to pull first for the next batch; and whether another task of a class has a use. */
@@ -57,15 +60,16 @@ enum task_class batcher_prefers(const struct batcher *batcher);
 bool batcher_wants(const struct batcher *batcher, enum task_class task_class);
 void batcher_add(struct batcher *batcher, const struct batch_entry *entry); /* copied */
 
-/* Milliseconds until a batch is due: 0 now, -1 nothing waits. It is due when it is as large as it
-   can get, or when its oldest task has waited for linger_ms. */
+/* Milliseconds until a batch is due: 0 now, -1 nothing waits. It is due when its leader's class has
+   as many as it can take, or when its leader has waited for linger_ms. */
 int64_t batcher_due(const struct batcher *batcher, int64_t now_ms);
 /* Takes the payloads of the next batch, oldest first, into `payloads` (room for `capacity`), due or
    not. Returns how many. */
 size_t batcher_take(struct batcher *batcher, void **payloads);
-/* A batch of so many tasks, some of them bulk ones, took so long. */
+/* Computing so many tasks in one batch, some of them bulk ones, took so long. */
 void batcher_ran(struct batcher *batcher, size_t tasks, int64_t ms);
-/* Takes out every entry that `gone` says yes to, into `payloads`. Returns how many. */
+/* Takes out every entry that `gone` says yes to, into `payloads` (room for `count`). Returns how
+   many. */
 size_t batcher_remove(struct batcher *batcher, bool (*gone)(void *context, const void *payload),
                       void *context, void **payloads);
 

@@ -47,6 +47,22 @@ void work_free(struct work *work)
     free(work);
 }
 
+size_t work_lesson(const struct work *work)
+{
+    size_t tasks = 0;
+    bool bulk = false;
+    for (size_t i = 0; i < work->count; i++) {
+        const struct parcel *parcel = work->parcels[i];
+        if (!parcel->computed)
+            continue;
+        if (parcel->outcome != OUTCOME_FINISHED)
+            return 0;
+        tasks++;
+        bulk |= parcel->task.task_class == CLASS_BULK;
+    }
+    return bulk ? tasks : 0;
+}
+
 /* The parcels of a batch that are still to be computed. Arrays run in parallel. */
 struct pass {
     struct compute *compute;

@@ -23,6 +23,9 @@ struct work {
     double compute_ms;
 };
 struct work *work_new(size_t capacity);
+/* How many of a finished batch's tasks took its time, when that tells how long bulk tasks take:
+   some of those that were computed are bulk ones, and all were computed to their end. Else 0. */
+size_t work_lesson(const struct work *work);
 void work_free(struct work *work); /* NULL is fine */
 
 struct compute_options {

@@ -93,7 +93,7 @@ static bool parcel_gone(void *context, const void *payload)
 /* After a rebalance: forget what waits, give up what is computed, of partitions that went away. */
 static void drop_revoked(struct worker *worker)
 {
-    void **gone = xcalloc(worker->batcher.capacity, sizeof(*gone));
+    void **gone = xcalloc(worker->batcher.count, sizeof(*gone));
     size_t count = batcher_remove(&worker->batcher, parcel_gone, worker, gone);
     for (size_t i = 0; i < count; i++)
         parcel_free(gone[i]);
@@ -109,7 +109,7 @@ static void drop_revoked(struct worker *worker)
 static void find_suspects(struct worker *worker)
 {
     struct batcher *batcher = &worker->batcher;
-    struct parcel **parcels = xcalloc(batcher->capacity, sizeof(struct parcel *));
+    struct parcel **parcels = xcalloc(batcher->count, sizeof(struct parcel *));
     size_t count = 0;
     for (size_t i = 0; i < batcher->count; i++) {
         struct parcel *parcel = batcher->waiting[i].payload;
@@ -182,17 +182,10 @@ static bool dispatch(struct worker *worker)
     return true;
 }
 
-/* How long bulk tasks take is learnt from the batches that have some. */
 static void learn(struct worker *worker, const struct work *work)
 {
-    size_t tasks = 0;
-    bool bulk = false;
-    for (size_t i = 0; i < work->count; i++) {
-        const struct parcel *parcel = work->parcels[i];
-        tasks += parcel->has_task;
-        bulk |= parcel->has_task && parcel->task.task_class == CLASS_BULK;
-    }
-    if (bulk)
+    size_t tasks = work_lesson(work);
+    if (tasks > 0)
         batcher_ran(&worker->batcher, tasks, (int64_t)work->compute_ms);
 }
 
@@ -445,8 +438,8 @@ static int lead(const struct config *config, enum stage stage, struct shard *sha
                             .threads = nn_threads(nn)};
     snprintf(worker.name, sizeof(worker.name), "%s-%lld", stage_name(stage),
              (long long)config->slot);
-    batcher_init(&worker.batcher, (int)config->batch, config->linger_ms, (int)config->bulk_share,
-                 config->bulk_batch_ms);
+    batcher_init(&worker.batcher, (int)config->batch, shard_size(shard), config->linger_ms,
+                 (int)config->bulk_share, config->bulk_batch_ms);
     int rc = start(&worker, shard, models, err);
     stops_unblock();
     if (!rc)

@@ -55,7 +55,7 @@ static void nothing_waits(void **state)
     (void)state;
     struct batcher batcher;
     void *taken[8];
-    batcher_init(&batcher, 8, LINGER_MS, 20, BULK_MS);
+    batcher_init(&batcher, 8, 1, LINGER_MS, 20, BULK_MS);
     assert_int_equal(batcher_due(&batcher, 1000), -1);
     assert_int_equal(batcher_take(&batcher, taken), 0);
     assert_int_equal(batcher.taken, 0);
@@ -66,7 +66,7 @@ static void linger_counts_from_the_first(void **state)
 {
     (void)state;
     struct batcher batcher;
-    batcher_init(&batcher, 8, LINGER_MS, 20, BULK_MS);
+    batcher_init(&batcher, 8, 1, LINGER_MS, 20, BULK_MS);
     add(&batcher, CLASS_INTERACTIVE, 0, 25, 100);
     assert_int_equal(batcher_due(&batcher, 100), 5);
     add(&batcher, CLASS_INTERACTIVE, 0, 25, 103);
@@ -82,7 +82,7 @@ static void suspects_go_alone(void **state)
     (void)state;
     struct batcher batcher;
     void *taken[8];
-    batcher_init(&batcher, 8, LINGER_MS, 20, BULK_MS);
+    batcher_init(&batcher, 8, 1, LINGER_MS, 20, BULK_MS);
     struct task *first = add(&batcher, CLASS_INTERACTIVE, 0, 25, 0);
     struct task *suspect = add(&batcher, CLASS_INTERACTIVE, 0, 25, 0);
     struct task *behind = add(&batcher, CLASS_INTERACTIVE, 0, 25, 0);
@@ -106,7 +106,7 @@ static void full_batch_waits_for_nothing(void **state)
     (void)state;
     struct batcher batcher;
     void *taken[3];
-    batcher_init(&batcher, 3, LINGER_MS, 20, BULK_MS);
+    batcher_init(&batcher, 3, 1, LINGER_MS, 20, BULK_MS);
     for (int i = 0; i < 3; i++) {
         assert_true(batcher_wants(&batcher, CLASS_INTERACTIVE));
         add(&batcher, CLASS_INTERACTIVE, i, 25, 100);
@@ -124,7 +124,7 @@ static void order_within_a_partition(void **state)
     (void)state;
     struct batcher batcher;
     void *taken[8];
-    batcher_init(&batcher, 8, LINGER_MS, 20, BULK_MS);
+    batcher_init(&batcher, 8, 1, LINGER_MS, 20, BULK_MS);
     struct task *list[4];
     for (int i = 0; i < 4; i++)
         list[i] = add(&batcher, CLASS_INTERACTIVE, 7, i % 2 ? 30 : 25, 100);
@@ -140,7 +140,7 @@ static void company_across_partitions(void **state)
     (void)state;
     struct batcher batcher;
     void *taken[8];
-    batcher_init(&batcher, 8, LINGER_MS, 20, BULK_MS);
+    batcher_init(&batcher, 8, 1, LINGER_MS, 20, BULK_MS);
     struct task *a0 = add(&batcher, CLASS_INTERACTIVE, 0, 25, 100);
     struct task *b0 = add(&batcher, CLASS_INTERACTIVE, 0, 30, 100);
     struct task *a1 = add(&batcher, CLASS_INTERACTIVE, 1, 25, 100);
@@ -162,7 +162,7 @@ static void only_compatible_tasks(void **state)
     (void)state;
     struct batcher batcher;
     void *taken[8];
-    batcher_init(&batcher, 8, LINGER_MS, 20, BULK_MS);
+    batcher_init(&batcher, 8, 1, LINGER_MS, 20, BULK_MS);
     add(&batcher, CLASS_INTERACTIVE, 0, 25, 100);
     strcpy(add(&batcher, CLASS_INTERACTIVE, 1, 25, 100)->model, "other");
     add(&batcher, CLASS_INTERACTIVE, 2, 25, 100)->route[0].guidance = 3;
@@ -179,7 +179,7 @@ static void unreadable_records_join_any_batch(void **state)
     struct batcher batcher;
     void *taken[8];
     int x, y;
-    batcher_init(&batcher, 8, LINGER_MS, 20, BULK_MS);
+    batcher_init(&batcher, 8, 1, LINGER_MS, 20, BULK_MS);
     add_unreadable(&batcher, 0, &x);
     struct task *task = add(&batcher, CLASS_INTERACTIVE, 0, 25, 100);
     add(&batcher, CLASS_INTERACTIVE, 0, 30, 100);
@@ -199,7 +199,7 @@ static int bulk_first(int percent, int batches)
     struct batcher batcher;
     void *taken[2];
     int count = 0;
-    batcher_init(&batcher, 2, LINGER_MS, percent, BULK_MS);
+    batcher_init(&batcher, 2, 1, LINGER_MS, percent, BULK_MS);
     for (int i = 0; i < batches; i++) {
         count += batcher_prefers(&batcher) == CLASS_BULK;
         struct task *bulk = add(&batcher, CLASS_BULK, 0, 25, 100);
@@ -229,7 +229,7 @@ static void other_class_fills_a_batch(void **state)
     (void)state;
     struct batcher batcher;
     void *taken[4];
-    batcher_init(&batcher, 4, LINGER_MS, 20, BULK_MS);
+    batcher_init(&batcher, 4, 1, LINGER_MS, 20, BULK_MS);
     batcher.bulk_capacity = 2;
     struct task *bulk = add(&batcher, CLASS_BULK, 0, 25, 100);
     struct task *interactive = add(&batcher, CLASS_INTERACTIVE, 0, 25, 101);
@@ -251,7 +251,7 @@ static void bulk_tasks_keep_to_their_capacity(void **state)
     (void)state;
     struct batcher batcher;
     void *taken[8];
-    batcher_init(&batcher, 8, LINGER_MS, 20, BULK_MS);
+    batcher_init(&batcher, 8, 1, LINGER_MS, 20, BULK_MS);
     batcher.bulk_capacity = 2;
     add_many(&batcher, CLASS_BULK, 5);
     assert_false(batcher_wants(&batcher, CLASS_BULK));
@@ -266,6 +266,98 @@ static void bulk_tasks_keep_to_their_capacity(void **state)
     add_many(&batcher, CLASS_INTERACTIVE, 3);
     assert_int_equal(batcher_take(&batcher, taken), 5);
     assert_int_equal(batcher.count, 0);
+    batcher_release(&batcher);
+}
+
+/* What was pulled before the capacity fell keeps nobody from pulling interactive tasks, and no
+ * batch is larger than one may be. */
+static void classes_have_their_own_room(void **state)
+{
+    (void)state;
+    struct batcher batcher;
+    void *taken[8];
+    batcher_init(&batcher, 8, 1, LINGER_MS, 20, BULK_MS);
+    batcher.bulk_capacity = 8;
+    add_many(&batcher, CLASS_BULK, 8);
+    assert_false(batcher_wants(&batcher, CLASS_BULK));
+    for (int i = 0; i < 8; i++) {
+        assert_true(batcher_wants(&batcher, CLASS_INTERACTIVE));
+        add(&batcher, CLASS_INTERACTIVE, i % 3, 25, 100);
+    }
+    assert_false(batcher_wants(&batcher, CLASS_INTERACTIVE));
+    batcher_ran(&batcher, 8, 8 * BULK_MS);
+    assert_int_equal(batcher.bulk_capacity, 1);
+    assert_int_equal(batcher_take(&batcher, taken), 8);
+    assert_int_equal(batcher.count, 8);
+    assert_int_equal(batcher_take(&batcher, taken), 1);
+    assert_false(batcher_wants(&batcher, CLASS_BULK));
+    assert_true(batcher_wants(&batcher, CLASS_INTERACTIVE));
+    batcher.taken = 4; /* the bulk tasks' turn */
+    batcher.bulk_capacity = 8;
+    add_many(&batcher, CLASS_INTERACTIVE, 8);
+    struct task *last = batcher.waiting[batcher.count - 1].payload;
+    assert_int_equal(batcher_take(&batcher, taken), 8); /* 7 bulk tasks and the first other one */
+    assert_int_equal(batcher_take(&batcher, taken), 7);
+    assert_ptr_equal(taken[6], last);
+    batcher_release(&batcher);
+}
+
+/* A record that needs no pass takes a place in the batch all the same. */
+static void unreadable_records_need_room(void **state)
+{
+    (void)state;
+    struct batcher batcher;
+    void *taken[2];
+    int x, y;
+    batcher_init(&batcher, 2, 1, LINGER_MS, 20, BULK_MS);
+    struct task *bulk = add(&batcher, CLASS_BULK, 0, 25, 100);
+    add_unreadable(&batcher, 0, &x);
+    add_unreadable(&batcher, 0, &y);
+    assert_int_equal(batcher_take(&batcher, taken), 2);
+    assert_ptr_equal(taken[0], bulk);
+    assert_ptr_equal(taken[1], &x);
+    assert_int_equal(batcher_take(&batcher, taken), 1);
+    assert_ptr_equal(taken[0], &y);
+    batcher_release(&batcher);
+}
+
+/* A bulk task that waits, however long, does not take the company from an interactive one. */
+static void linger_is_the_leaders(void **state)
+{
+    (void)state;
+    struct batcher batcher;
+    batcher_init(&batcher, 8, 1, LINGER_MS, 20, BULK_MS);
+    add(&batcher, CLASS_BULK, 0, 25, 50);
+    assert_int_equal(batcher_due(&batcher, 50), 0); /* the bulk capacity is one */
+    add(&batcher, CLASS_INTERACTIVE, 0, 25, 100);
+    assert_int_equal(batcher_due(&batcher, 100), 5);
+    assert_int_equal(batcher_due(&batcher, 103), 2);
+    assert_int_equal(batcher_due(&batcher, 105), 0);
+    batcher.taken = 4; /* the bulk tasks' turn */
+    assert_int_equal(batcher_due(&batcher, 100), 0);
+    batcher_release(&batcher);
+}
+
+/* No rank idles for want of bulk tasks, and none has one more than the others. */
+static void every_rank_gets_a_bulk_task(void **state)
+{
+    (void)state;
+    struct batcher batcher;
+    batcher_init(&batcher, 8, 3, LINGER_MS, 20, BULK_MS);
+    assert_int_equal(batcher.bulk_capacity, 3);
+    batcher_ran(&batcher, 3, 10 * BULK_MS);
+    assert_int_equal(batcher.bulk_capacity, 3);
+    batcher_ran(&batcher, 3, BULK_MS * 3 / 5);
+    assert_int_equal(batcher.bulk_capacity, 3);
+    batcher_ran(&batcher, 3, BULK_MS / 2);
+    assert_int_equal(batcher.bulk_capacity, 6);
+    batcher_ran(&batcher, 6, BULK_MS / 2);
+    assert_int_equal(batcher.bulk_capacity, 8);
+    batcher_ran(&batcher, 8, BULK_MS * 4 / 3);
+    assert_int_equal(batcher.bulk_capacity, 6);
+    batcher_release(&batcher);
+    batcher_init(&batcher, 2, 3, LINGER_MS, 20, BULK_MS);
+    assert_int_equal(batcher.bulk_capacity, 2);
     batcher_release(&batcher);
 }
 
@@ -287,7 +379,7 @@ static void bulk_capacity_is_learnt(void **state)
         {4, 200, 4},
     };
     struct batcher batcher;
-    batcher_init(&batcher, 8, LINGER_MS, 20, BULK_MS);
+    batcher_init(&batcher, 8, 1, LINGER_MS, 20, BULK_MS);
     assert_int_equal(batcher.bulk_capacity, 1);
     for (size_t i = 0; i < sizeof(steps) / sizeof(*steps); i++) {
         batcher_ran(&batcher, steps[i].tasks, steps[i].ms);
@@ -307,7 +399,7 @@ static void revoked_entries_go(void **state)
     (void)state;
     struct batcher batcher;
     void *taken[8];
-    batcher_init(&batcher, 8, LINGER_MS, 20, BULK_MS);
+    batcher_init(&batcher, 8, 1, LINGER_MS, 20, BULK_MS);
     struct task *list[5];
     for (int i = 0; i < 5; i++)
         list[i] = add(&batcher, CLASS_INTERACTIVE, i, i, 100);
@@ -329,7 +421,7 @@ static void random_loads_keep_the_promises(void **state)
     void *taken[8];
     int64_t last[2][3] = {{0}}, now = 0;
     int in = 0, out = 0;
-    batcher_init(&batcher, 8, LINGER_MS, 20, BULK_MS);
+    batcher_init(&batcher, 8, 1, LINGER_MS, 20, BULK_MS);
     while (out < 5000) {
         seed = seed * 1103515245u + 12345u;
         unsigned dice = seed >> 16;
@@ -374,6 +466,10 @@ int main(void)
         cmocka_unit_test(classes_get_their_share),
         cmocka_unit_test(other_class_fills_a_batch),
         cmocka_unit_test(bulk_tasks_keep_to_their_capacity),
+        cmocka_unit_test(classes_have_their_own_room),
+        cmocka_unit_test(unreadable_records_need_room),
+        cmocka_unit_test(linger_is_the_leaders),
+        cmocka_unit_test(every_rank_gets_a_bulk_task),
         cmocka_unit_test(bulk_capacity_is_learnt),
         cmocka_unit_test(revoked_entries_go),
         cmocka_unit_test(random_loads_keep_the_promises),

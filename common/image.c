@@ -254,28 +254,16 @@ static enum kind sniff(const char *bytes, size_t size)
 static int open_picture(enum kind kind, const void *bytes, size_t size, VipsImage **out,
                         struct err *err)
 {
-    void *buffer = (void *)(uintptr_t)bytes;
-    int failed = 0;
-    switch (kind) {
-    case KIND_PNG:
-        failed = vips_pngload_buffer(buffer, size, out, "fail_on", VIPS_FAIL_ON_ERROR, NULL);
-        break;
-    case KIND_JPEG:
-        failed = vips_jpegload_buffer(buffer, size, out, "fail_on", VIPS_FAIL_ON_ERROR, NULL);
-        break;
-    case KIND_WEBP:
-        failed = vips_webpload_buffer(buffer, size, out, "fail_on", VIPS_FAIL_ON_ERROR, NULL);
-        break;
-    case KIND_HEIF:
-        failed = vips_heifload_buffer(buffer, size, out, "fail_on", VIPS_FAIL_ON_ERROR, NULL);
-        break;
-    case KIND_GIF:
-        failed = vips_gifload_buffer(buffer, size, out, "fail_on", VIPS_FAIL_ON_ERROR, NULL);
-        break;
-    case KIND_NONE:
+    static int (*const loaders[])(void *, size_t, VipsImage **, ...) = {
+        [KIND_PNG] = vips_pngload_buffer,   [KIND_JPEG] = vips_jpegload_buffer,
+        [KIND_WEBP] = vips_webpload_buffer, [KIND_HEIF] = vips_heifload_buffer,
+        [KIND_GIF] = vips_gifload_buffer,
+    };
+    if (kind == KIND_NONE)
         return err_set(err, ERR_INVALID_IMAGE,
                        "the picture is no PNG, JPEG, WebP, AVIF, HEIC or GIF");
-    }
+    int failed =
+        loaders[kind]((void *)(uintptr_t)bytes, size, out, "fail_on", VIPS_FAIL_ON_ERROR, NULL);
     return failed ? vips_failure(ERR_INVALID_IMAGE, "cannot decode the picture", err) : 0;
 }
 

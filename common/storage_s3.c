@@ -5,13 +5,13 @@
  * refuses a damaged one; it is tried again when the server is busy. An upload is whole or not
  * there. What is larger than PART_BYTES goes up in parts. Source: Amazon S3 API Reference.
  */
-#include <openssl/evp.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
+#include "common/digest.h"
 #include "common/http.h"
 #include "common/memory.h"
 #include "common/storage_ops.h"
@@ -21,7 +21,6 @@
 #define TRIES          4
 #define FIRST_WAIT_MS  200          /* doubled after each try */
 #define BYTES_A_SECOND (256u << 10) /* slower than this is too slow: it makes the time limit */
-#define DIGEST_BYTES   32
 #define UPLOAD_ID_MAX  1024
 #define PARTS_MAX      10000
 
@@ -86,23 +85,14 @@ struct body {
     const char *type;
 };
 
-static void hash(const void *bytes, size_t size, char hex[2 * DIGEST_BYTES + 1])
-{
-    unsigned char digest[DIGEST_BYTES];
-    size_t length = sizeof digest;
-    BUG_ON(!EVP_Q_digest(NULL, "SHA256", NULL, bytes, size, digest, &length));
-    for (size_t i = 0; i < sizeof digest; i++)
-        sprintf(hex + 2 * i, "%02x", digest[i]);
-}
-
 static int send_once(const struct bucket *bucket, const char *method, const char *url,
                      const struct body *body, size_t answer_max, struct http_answer *answer,
                      struct err *err)
 {
-    char hex[2 * DIGEST_BYTES + 1], content[128], type[128];
+    char hex[DIGEST_TEXT_SIZE], content[128], type[128];
     const void *bytes = body && body->bytes ? body->bytes : "";
     size_t size = body ? body->size : 0, count = 0;
-    hash(bytes, size, hex);
+    digest_of(bytes, size, hex);
     struct http_request request = {.method = method,
                                    .url = url,
                                    .body = body ? bytes : NULL,

@@ -11,8 +11,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/digest.h"
 #include "common/safetensors.h"
-#include "workers/digest.h"
 #include "workers/task_codec.h"
 
 #define DROPPED_KEY "tokens_dropped"

@@ -3,8 +3,8 @@
 #ifndef UNCLIP_WORKERS_FINGERPRINT_H
 #define UNCLIP_WORKERS_FINGERPRINT_H
 
+#include "common/digest.h"
 #include "common/err.h"
-#include "workers/digest.h"
 
 #define FINGERPRINT_WHOLE_MAX (4u << 20) /* bytes: files up to this size are read whole */
 #define FINGERPRINT_SAMPLES   256        /* pages read of a larger one, evenly spread */

@@ -12,12 +12,12 @@
 
 #include "common/clock.h"
 #include "common/dead_letter.h"
+#include "common/digest.h"
 #include "common/fault.h"
 #include "common/json.h"
 #include "common/log.h"
 #include "common/memory.h"
 #include "common/picture.h"
-#include "workers/digest.h"
 
 #define ATTEMPT_MAX 1000 /* as in the schemas */
 

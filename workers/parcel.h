@@ -9,9 +9,9 @@
 
 #include <stdatomic.h>
 
+#include "common/digest.h"
 #include "common/kafka.h"
 #include "common/storage.h"
-#include "workers/digest.h"
 #include "workers/task_codec.h"
 
 enum outcome {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* SHA-256, on libcrypto (only digest.c knows its types). */
-#ifndef UNCLIP_WORKERS_DIGEST_H
-#define UNCLIP_WORKERS_DIGEST_H
+#ifndef UNCLIP_COMMON_DIGEST_H
+#define UNCLIP_COMMON_DIGEST_H
 
 #include <stddef.h>
 #include <stdint.h>

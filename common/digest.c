@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* SHA-256 by libcrypto's EVP. It fails only where memory is gone or the library lacks SHA-256. */
-#include "workers/digest.h"
+#include "common/digest.h"
 
 #include <openssl/evp.h>
 #include <stdio.h>

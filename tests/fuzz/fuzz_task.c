@@ -7,27 +7,10 @@
 #include <unistd.h>
 
 #include "tests/fuzz/fuzz.h"
+#include "tests/fuzz/fuzz_store.h"
 #include "workers/task_codec.h"
 
 #define HOMES 8
-
-static char folder[] = "/tmp/unclip-fuzz-XXXXXX";
-static struct storage *store;
-
-static void store_close(void)
-{
-    storage_close(store);
-    rmdir(folder);
-}
-
-int LLVMFuzzerInitialize(int *argc, char ***argv)
-{
-    struct err err;
-    (void)argc, (void)argv;
-    BUG_ON(!mkdtemp(folder) || storage_open(&store, folder, &err) != 0);
-    atexit(store_close);
-    return 0;
-}
 
 static void check_header(const struct kafka_record *record, enum stage stage)
 {

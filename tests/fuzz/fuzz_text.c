@@ -14,24 +14,7 @@
 #include "common/utf8.h"
 #include "coordinator/records.h"
 #include "tests/fuzz/fuzz.h"
-
-static char folder[] = "/tmp/unclip-fuzz-XXXXXX";
-static struct storage *store;
-
-static void store_close(void)
-{
-    storage_close(store);
-    rmdir(folder);
-}
-
-int LLVMFuzzerInitialize(int *argc, char ***argv)
-{
-    struct err err;
-    (void)argc, (void)argv;
-    BUG_ON(!mkdtemp(folder) || storage_open(&store, folder, &err) != 0);
-    atexit(store_close);
-    return 0;
-}
+#include "tests/fuzz/fuzz_store.h"
 
 static void check_utf8(struct input input)
 {

@@ -62,7 +62,4 @@ struct tensor prior_transformer_forward(struct nn *nn, struct prior_transformer 
 /* The model's space → CLIP's, in place: x · clip_std + clip_mean; x [clip_embed_dim]. */
 void prior_transformer_post_process(const struct prior_transformer *prior, float *x);
 
-/* What the reference adds to the score of a key that must not be seen. */
-#define NETWORKS_MASKED -10000.0f
-
 #endif

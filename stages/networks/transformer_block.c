@@ -4,6 +4,7 @@
 
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "common/memory.h"
 #include "stages/networks/netconfig.h"
@@ -31,11 +32,23 @@ const struct transformer_names TRANSFORMER_NAMES_DIFFUSERS = {
     .fc2 = "ff.net.2",
 };
 
+const struct transformer_names TRANSFORMER_NAMES_JOINED = {
+    .norm1 = "norm1",
+    .q = "qkv",
+    .out = "out",
+    .norm2 = "norm2",
+    .fc1 = "up",
+    .fc2 = "down",
+};
+
 static int load_qkv(struct transformer_block *block, struct nn *nn, struct weights *weights,
                     const char *prefix, const struct transformer_names *names, int64_t width,
                     struct err *err)
 {
     struct netconfig_name q = netconfig_name("%s.%s", prefix, names->q);
+    if (!names->k)
+        return linear_load(&block->qkv, nn, weights, q.text, width,
+                           3 * (int64_t)block->heads * block->head_dim, true, err);
     struct netconfig_name k = netconfig_name("%s.%s", prefix, names->k);
     struct netconfig_name v = netconfig_name("%s.%s", prefix, names->v);
     int64_t inner = (int64_t)block->heads * block->head_dim;
@@ -78,34 +91,79 @@ void transformer_block_release(struct transformer_block *block)
     linear_release(&block->fc2);
 }
 
-struct tensor transformer_block_forward(struct nn *nn, struct transformer_block *block,
-                                        struct tensor x, struct tensor mask)
+/* Query, key and value side by side: [n, l, 3 inner]. */
+static struct tensor joined_qkv(struct nn *nn, struct transformer_block *block, struct tensor x)
 {
-    size_t scope = nn_enter(nn);
-    int64_t inner = (int64_t)block->heads * block->head_dim;
-
     struct tensor h = nn_layer_norm(nn, &block->norm1, x); /* [n, l, width] */
-    nn_advance(nn, &h,
-               nn_linear(nn, &block->qkv, h, (struct linear_fuse){0})); /* [n, l, 3 inner] */
-    nn_advance(nn, &h,
-               nn_attention(nn, (struct attention_args){
-                                    .q = h,
-                                    .k = h,
-                                    .v = h,
-                                    .k_offset = inner,
-                                    .v_offset = 2 * inner,
-                                    .heads = block->heads,
-                                    .head_dim = block->head_dim,
-                                    .scale = 1.0f / sqrtf((float)block->head_dim),
-                                    .mask = mask,
-                                })); /* [n, l, inner] */
+    nn_advance(nn, &h, nn_linear(nn, &block->qkv, h, (struct linear_fuse){0}));
+    return h;
+}
+
+/* Queries of the one, keys and values of the other from channel `offset` on: [n, l, inner]. */
+static struct tensor attend(struct nn *nn, const struct transformer_block *block,
+                            struct tensor queries, struct tensor keys, int64_t offset,
+                            struct tensor mask)
+{
+    return nn_attention(nn, (struct attention_args){
+                                .q = queries,
+                                .k = keys,
+                                .v = keys,
+                                .k_offset = offset,
+                                .v_offset = offset + (int64_t)block->heads * block->head_dim,
+                                .heads = block->heads,
+                                .head_dim = block->head_dim,
+                                .scale = 1.0f / sqrtf((float)block->head_dim),
+                                .mask = mask,
+                            });
+}
+
+/* What follows the attention. Takes h. */
+static struct tensor add_to_stream(struct nn *nn, struct transformer_block *block, struct tensor x,
+                                   struct tensor h)
+{
     nn_advance(nn, &h, nn_linear(nn, &block->out, h, (struct linear_fuse){.residual = x}));
     struct tensor sum = h; /* [n, l, width] */
 
     h = nn_layer_norm(nn, &block->norm2, sum);
     nn_advance(nn, &h, nn_linear(nn, &block->fc1, h, (struct linear_fuse){.act = block->act}));
     nn_advance(nn, &h, nn_linear(nn, &block->fc2, h, (struct linear_fuse){.residual = sum}));
-    return nn_leave(nn, scope, h);
+    return h;
+}
+
+struct tensor transformer_block_forward(struct nn *nn, struct transformer_block *block,
+                                        struct tensor x, struct tensor mask)
+{
+    size_t scope = nn_enter(nn);
+    int64_t inner = (int64_t)block->heads * block->head_dim;
+    struct tensor h = joined_qkv(nn, block, x);
+    nn_advance(nn, &h, attend(nn, block, h, h, inner, mask));
+    return nn_leave(nn, scope, add_to_stream(nn, block, x, h));
+}
+
+/* Copies the keys and values of qkv [n, l, 3 inner] to rows at … of seen [n, s, 2 inner]. */
+static void keep_seen(struct nn *nn, struct tensor seen, int64_t at, struct tensor qkv)
+{
+    if (nn_failed(nn))
+        return;
+    int64_t n = qkv.dim[0], l = qkv.dim[1], s = seen.dim[1], inner = seen.dim[2] / 2;
+    BUG_ON(seen.dim[0] != n || qkv.dim[2] != 3 * inner || at < 0 || at + l > s);
+    size_t element = dtype_size(seen.dtype), bytes = 2 * (size_t)inner * element;
+    for (int64_t i = 0; i < n; i++)
+        for (int64_t row = 0; row < l; row++)
+            memcpy((char *)seen.data + (size_t)(i * s + at + row) * bytes,
+                   (char *)qkv.data + (size_t)((i * l + row) * 3 + 1) * (size_t)inner * element,
+                   bytes);
+}
+
+struct tensor transformer_block_extend(struct nn *nn, struct transformer_block *block,
+                                       struct tensor x, struct tensor seen, int64_t at,
+                                       struct tensor mask)
+{
+    size_t scope = nn_enter(nn);
+    struct tensor h = joined_qkv(nn, block, x);
+    keep_seen(nn, seen, at, h);
+    nn_advance(nn, &h, attend(nn, block, h, seen, 0, mask));
+    return nn_leave(nn, scope, add_to_stream(nn, block, x, h));
 }
 
 int transformer_load(struct transformer_block **blocks, int count, struct nn *nn,

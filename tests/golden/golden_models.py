@@ -25,6 +25,7 @@ from transformers import (
 
 import train_tokenizer
 from synth import MANIFEST, Manifest, Tensor
+from twin import priors
 
 MODELS = Path(__file__).parent / "models"
 TOKENS = 512 + train_tokenizer.MERGES + 2
@@ -68,6 +69,19 @@ MINI_PRIOR = dict(
     num_embeddings=MINI_CONTEXT,
     additional_embeddings=4,
 )
+MINI_AR_PRIOR = {
+    "_class_name": "UnCLIPAutoregressivePrior",
+    "embedding_dim": MINI_DIM,
+    "text_dim": MINI_DIM,
+    "num_embeddings": MINI_CONTEXT,
+    "width": 24,
+    "num_layers": 2,
+    "num_attention_heads": 3,
+    "dimensions": 12,
+    "buckets": 16,
+    "dot_buckets": 8,
+    "layer_norm_eps": 1e-5,
+}
 MINI_TEXT_PROJ = dict(
     clip_extra_context_tokens=4, clip_embeddings_dim=MINI_DIM, time_embed_dim=64, cross_attention_dim=40
 )
@@ -263,9 +277,13 @@ EMBEDDINGS = (
     "prd_embedding",
     "class_embedding",
     "learned_classifier_free_guidance_embeddings",
+    "dot_in.weight",
+    "bucket_in.weight",
+    "position",
+    "quantiser.centres",
 )
 # Sharper than 1, so that attention is clearly uneven.
-QUERIES_AND_KEYS = ("to_q.weight", "to_k.weight", "add_k_proj.weight", "q_proj.weight", "k_proj.weight")
+QUERIES_AND_KEYS = ("to_q.weight", "to_k.weight", "qkv.weight", "add_k_proj.weight", "q_proj.weight", "k_proj.weight")
 
 
 def spread(name: str, shape: tuple[int, ...]) -> tuple[float, float]:
@@ -276,7 +294,7 @@ def spread(name: str, shape: tuple[int, ...]) -> tuple[float, float]:
         return 0.5, 1.0
     if name.endswith(EMBEDDINGS):
         return 1.5, 0.0
-    if name == "clip_mean":
+    if name in ("clip_mean", "quantiser.mean"):
         return 1.0, 0.0
     fan_in = torch.Size(shape[1:]).numel()
     # A weak last layer keeps guided trajectories of random networks from amplifying rounding.
@@ -381,6 +399,7 @@ def write_mini(folder: Path) -> None:
     write_component(folder / "text_encoder", CLIPTextModelWithProjection(MINI_TEXT))
     write_component(folder / "image_encoder", CLIPVisionModelWithProjection(MINI_VISION))
     write_component(folder / "prior", PriorTransformer(**MINI_PRIOR))
+    write_component(folder / "ar_prior", priors.build(MINI_AR_PRIOR), MINI_AR_PRIOR)
     write_component(folder / "text_proj", UnCLIPTextProjModel(**MINI_TEXT_PROJ))
     write_component(folder / "decoder", UNet2DConditionModel(**MINI_DECODER))
     for name, sample_size, time_scale_shift in (

@@ -6,6 +6,7 @@
 #include "common/memory.h"
 #include "networks.h"
 
+#include "stages/networks/ar_prior.h"
 #include "stages/networks/clip_text.h"
 #include "stages/networks/clip_vision.h"
 #include "stages/networks/prior_transformer.h"
@@ -127,6 +128,72 @@ static void test_prior(void **state)
     bench_close(&bench);
 }
 
+static int32_t *integers(struct bench *bench, const char *name)
+{
+    struct golden_tensor given = golden_get(&bench->golden, name);
+    int32_t *out = xmalloc(given.count * sizeof *out);
+    for (size_t i = 0; i < given.count; i++)
+        out[i] = (int32_t)given.values[i];
+    free(given.values);
+    return out;
+}
+
+/* One code of each row after the other, as when they are sampled: logits [n, dimensions, buckets].
+ */
+static void teach(struct bench *bench, struct ar_prior *prior, const struct ar_prior_input *in,
+                  const int32_t *codes, float *out)
+{
+    int64_t n = in->text_embed.dim[0], k = prior->config.dimensions, b = prior->config.buckets;
+    int32_t *step = xmalloc((size_t)n * sizeof *step);
+    struct ar_prior_sequence sequence;
+    struct tensor logits = ar_prior_begin(bench->nn, prior, in, &sequence);
+    for (int64_t at = 0; at < k; at++) {
+        for (int64_t i = 0; i < n && at > 0; i++)
+            step[i] = codes[i * k + at - 1];
+        if (at > 0)
+            logits = ar_prior_next(bench->nn, prior, &sequence, step);
+        for (int64_t i = 0; i < n; i++)
+            tensor_get(logits, i * b, out + (i * k + at) * b, b);
+    }
+    ar_prior_end(&sequence);
+    free(step);
+}
+
+static void test_ar_prior(void **state)
+{
+    struct bench bench;
+    struct ar_prior prior;
+    bench_open(&bench, *state);
+    golden_ok(ar_prior_load(&prior, bench.nn, bench.folder, &bench.err), &bench.err);
+    int32_t *codes = integers(&bench, "in.codes"), *dot = integers(&bench, "in.dot");
+    int32_t *wide = integers(&bench, "in.mask");
+    uint8_t mask[3 * 24];
+    for (size_t i = 0; i < sizeof mask; i++)
+        mask[i] = (uint8_t)wide[i];
+    struct ar_prior_input in = {
+        .text_embed = input(&bench, "in.text_embed"),
+        .text_states = input(&bench, "in.text_states"),
+        .text_mask = mask,
+        .dot = dot,
+    };
+    size_t n = (size_t)in.text_embed.dim[0], d = (size_t)prior.config.embedding_dim;
+    size_t k = (size_t)prior.config.dimensions, count = n * k * (size_t)prior.config.buckets;
+    float *logits = xmalloc(count * sizeof *logits), *embeddings = xmalloc(n * d * sizeof(float));
+    teach(&bench, &prior, &in, codes, logits);
+    golden_ok(nn_finish(bench.nn, &bench.err), &bench.err);
+    golden_check(&bench.golden, "out.logits", logits, count, bench.limit);
+    for (size_t i = 0; i < n; i++)
+        ar_prior_decode(&prior, codes + i * k, embeddings + i * d);
+    golden_check(&bench.golden, "out.embeddings", embeddings, n * d, LIMIT_BLOCK_F32);
+    free(logits);
+    free(embeddings);
+    free(codes);
+    free(wide);
+    free(dot);
+    ar_prior_release(&prior);
+    bench_close(&bench);
+}
+
 /* The image embeddings of the golden, behind as many learned ones where it is guided: [rows, d]. */
 static struct tensor image_rows(struct bench *bench, const struct text_proj *proj, int64_t rows)
 {
@@ -213,6 +280,7 @@ static void test_super_res(void **state)
     X("mini", "image_encoder", "", test_image_encoder)                                             \
     X("mini", "prior", "", test_prior)                                                             \
     X("mini", "prior", "-unmasked", test_prior)                                                    \
+    X("mini", "ar_prior", "", test_ar_prior)                                                       \
     X("mini", "text_proj", "", test_text_proj)                                                     \
     X("mini", "text_proj", "-unguided", test_text_proj)                                            \
     X("mini", "decoder", "", test_decoder)                                                         \

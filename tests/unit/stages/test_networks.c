@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "common/memory.h"
+#include "stages/networks/ar_prior.h"
 #include "stages/networks/clip_text.h"
 #include "stages/networks/clip_vision.h"
 #include "stages/networks/prior_transformer.h"
@@ -278,6 +279,12 @@ static int load_prior(const struct folder *folder, struct err *err)
     return prior_transformer_load(&prior, folder->nn, folder->part, err);
 }
 
+static int load_ar_prior(const struct folder *folder, struct err *err)
+{
+    struct ar_prior prior;
+    return ar_prior_load(&prior, folder->nn, folder->part, err);
+}
+
 static int load_proj(const struct folder *folder, struct err *err)
 {
     struct text_proj proj;
@@ -289,6 +296,10 @@ static int load_unet(const struct folder *folder, struct err *err)
     struct unet unet;
     return unet_load(&unet, UNET_2D, folder->nn, folder->part, err);
 }
+
+#define AR_PRIOR(width, more)                                                                      \
+    "{\"embedding_dim\": 8, \"text_dim\": 8, \"num_embeddings\": 4, \"width\": " width ","         \
+    "\"num_layers\": 1, \"num_attention_heads\": 2, \"dimensions\": 2, \"buckets\": 4" more "}"
 
 static void test_folder_refusals(void **state)
 {
@@ -319,6 +330,15 @@ static void test_folder_refusals(void **state)
         {load_prior, "{\"num_attention_heads\": 1000, \"attention_head_dim\": 1000}", ERR_TOO_LARGE,
          "at most 65536"},
         {load_prior, "{\"time_embed_act_fn\": \"elu\"}", ERR_UNSUPPORTED, "time_embed_act_fn: "},
+        {load_ar_prior, "{\"_class_name\": \"PriorTransformer\"}", ERR_UNSUPPORTED,
+         "_class_name is 'PriorTransformer', expected 'UnCLIPAutoregressivePrior'"},
+        {load_ar_prior, AR_PRIOR("8", ""), ERR_INVALID_MODEL,
+         "part/config.json: dot_buckets has no default, set it"},
+        {load_ar_prior, AR_PRIOR("9", ", \"dot_buckets\": 2"), ERR_INVALID_MODEL,
+         "width is not a multiple of num_attention_heads"},
+        {load_ar_prior, AR_PRIOR("99999", ", \"dot_buckets\": 2"), ERR_INVALID_MODEL, "width"},
+        {load_ar_prior, AR_PRIOR("8", ", \"dot_buckets\": 1"), ERR_INVALID_MODEL, "dot_buckets"},
+        {load_ar_prior, AR_PRIOR("8", ", \"dot_buckets\": 2"), ERR_IO, "model.safetensors"},
         {load_proj, "{}", ERR_INVALID_MODEL, "have no defaults"},
         {load_proj, "{\"time_embed_dim\": 8, \"cross_attention_dim\": 8}", ERR_IO,
          "diffusion_pytorch_model.safetensors"},

@@ -21,14 +21,18 @@ from ..stages.ar_prior import ArPriorNetwork
 FOLDER = "ar_prior"
 
 
-def load(folder: Path, device: torch.device) -> ArPriorNetwork:
-    """The network of a model directory, in f32."""
-    settings = json.loads((folder / FOLDER / "config.json").read_text())
+def build(settings: dict) -> ArPriorNetwork:
+    """The network that a config.json tells of."""
     config = ArPrior(
         Run(batch=0, rate=0), width=settings["width"], layers=settings["num_layers"], heads=settings["num_attention_heads"],
         dimensions=settings["dimensions"], buckets=settings["buckets"], dot_buckets=settings["dot_buckets"],
     )
-    network = ArPriorNetwork(config, settings["embedding_dim"], settings["text_dim"], settings["num_embeddings"])
+    return ArPriorNetwork(config, settings["embedding_dim"], settings["text_dim"], settings["num_embeddings"])
+
+
+def load(folder: Path, device: torch.device) -> ArPriorNetwork:
+    """The network of a model directory, in f32."""
+    network = build(json.loads((folder / FOLDER / "config.json").read_text()))
     weights = load_file(folder / FOLDER / "model.safetensors")
     network.load_state_dict({name: value.float() for name, value in weights.items()})
     return network.to(device).eval().requires_grad_(False)

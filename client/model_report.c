@@ -23,6 +23,7 @@ static const struct {
     {"text_encoder", PART_NETWORK, true},
     {"prior", PART_NETWORK, true},
     {"prior_scheduler", PART_SCHEDULER, true},
+    {"ar_prior", PART_NETWORK, false},
     {"text_proj", PART_NETWORK, true},
     {"decoder", PART_NETWORK, true},
     {"decoder_scheduler", PART_SCHEDULER, true},

@@ -86,7 +86,8 @@ int models_get(struct models *models, const char *name, struct stage_model **mod
 
 static int fingerprint(const struct models *models, struct named_model *named, struct err *err)
 {
-    static const char *const parts[] = {"tokenizer", "text_encoder", "prior", "prior_scheduler"};
+    static const char *const parts[] = {"tokenizer", "text_encoder", "prior", "prior_scheduler",
+                                        "ar_prior"};
     struct digest *digest = digest_new();
     int rc = 0;
     digest_add_text(digest, dtype_name(nn_dtype(models->nn)));

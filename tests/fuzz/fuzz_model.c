@@ -9,6 +9,7 @@
 
 #include "client/model_report.h"
 #include "common/job.h"
+#include "stages/networks/ar_prior.h"
 #include "stages/networks/clip_text.h"
 #include "stages/networks/clip_vision.h"
 #include "stages/networks/prior_transformer.h"
@@ -20,7 +21,19 @@
 #define WHOLE  SOURCE_DIR "/tests/golden/models/mini"
 #define CONFIG "config.json"
 
-enum kind { INDEX, RECOMMENDED, DECODER, UPSAMPLER, PRIOR, TEXT, VISION, PROJ, SCHEDULER, KINDS };
+enum kind {
+    INDEX,
+    RECOMMENDED,
+    DECODER,
+    UPSAMPLER,
+    PRIOR,
+    TEXT,
+    VISION,
+    PROJ,
+    SCHEDULER,
+    AR_PRIOR,
+    KINDS
+};
 
 static const struct {
     const char *part; /* "" for the directory itself */
@@ -35,6 +48,7 @@ static const struct {
     [VISION] = {"image_encoder", CONFIG},
     [PROJ] = {"text_proj", CONFIG},
     [SCHEDULER] = {"decoder_scheduler", "scheduler_config.json"},
+    [AR_PRIOR] = {"ar_prior", CONFIG},
 };
 
 static char folder[] = "/tmp/unclip-fuzz-XXXXXX";
@@ -184,6 +198,7 @@ static int load(enum kind kind, struct err *err)
 {
     char path[256];
     struct prior_transformer prior;
+    struct ar_prior ar_prior;
     struct clip_text text;
     struct clip_vision vision;
     struct text_proj proj;
@@ -195,6 +210,8 @@ static int load(enum kind kind, struct err *err)
         return load_unet(path, UNET_2D, err);
     case PRIOR:
         return prior_transformer_load(&prior, nn, path, err);
+    case AR_PRIOR:
+        return ar_prior_load(&ar_prior, nn, path, err);
     case TEXT:
         return clip_text_load(&text, nn, path, err);
     case VISION:

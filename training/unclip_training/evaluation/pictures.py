@@ -121,9 +121,10 @@ class Model:
         return Text(out.text_embeds, out.last_hidden_state, padding_mask(tokens, self.tokenizer.end))
 
     def embed(self, text: Text, count: int, generators: list[torch.Generator]) -> Tensor:
-        """Picture embeddings [n, D] from the prior, or the text's own where there is none."""
+        """Picture embeddings [n, D] from the prior, or the text's own, as long as a picture's, where there is none."""
         if self.prior_kind == "none":
-            return text.embedding[count:]
+            length = (self.prior.clip_mean.square() + self.prior.clip_std.square()).sum().sqrt()
+            return length * functional.normalize(text.embedding[count:])
         if self.prior_kind == "autoregressive":
             return priors.sample(self.autoregressive, text, self.guidance["prior"], generators)
 

@@ -273,12 +273,21 @@ static void item_fill(struct item *item)
     item->image = xcalloc(8 * 8 * 3, sizeof(float));
 }
 
+/* What the record of a text-to-image task has at `stage`. */
+static unsigned groups_of(enum stage stage)
+{
+    return stage == STAGE_TEXT_ENCODE ? 0
+           : stage == STAGE_PRIOR     ? TENSORS_RNG | TENSORS_TEXT
+           : stage == STAGE_DECODER   ? TENSORS_RNG | TENSORS_TEXT | TENSORS_IMAGE_EMBED
+                                      : TENSORS_RNG | TENSORS_IMAGE;
+}
+
 static void tensors_of(enum stage stage, void **bytes, size_t *size)
 {
     struct item item;
     struct err err;
     item_fill(&item);
-    if (tensors_encode(&item, tensors_needed(stage), bytes, size, &err))
+    if (tensors_encode(&item, groups_of(stage), bytes, size, &err))
         die(err.text);
     item_release(&item);
 }
@@ -297,15 +306,18 @@ static char *task_text(const struct bench *bench, enum stage stage, int i)
                         .negative_prompt = (char[]){""},
                         .seed = i,
                         .size = 1024,
-                        .hops = STAGE_COUNT,
-                        .hop = (int)stage,
                         .created_at_ms = now_ms,
                         .enqueued_at_ms = now_ms};
     job_id(bench, i, task.job, sizeof(task.job));
-    for (int s = 0; s < STAGE_COUNT; s++)
-        task.route[s] = (struct hop){.stage = (enum stage)s,
-                                     .steps = s == STAGE_TEXT_ENCODE ? 0 : 4,
-                                     .guidance = s == STAGE_PRIOR || s == STAGE_DECODER ? 2 : 0};
+    for (enum stage s = 0; s < STAGE_COUNT; s++) {
+        if (s == STAGE_IMAGE_ENCODE) /* pictures from text do without */
+            continue;
+        if (s == stage)
+            task.hop = task.hops;
+        task.route[task.hops++] = (struct hop){.stage = s,
+                                               .steps = stage_has_steps(s) ? 4 : 0,
+                                               .guidance = stage_has_guidance(s) ? 2 : 0};
+    }
     return task_to_json(&task);
 }
 

@@ -201,7 +201,7 @@ static void make_items(struct generation *self)
     for (int i = 0; i < self->job.n; i++, self->count++) {
         struct task *task = &self->tasks[i];
         task_from_job(task, &self->job, i, 0, 0, 0);
-        item_init(&self->items[i], task->prompt, task->negative_prompt, (uint64_t)task->seed);
+        item_begin(&self->items[i], task);
     }
 }
 

@@ -87,7 +87,7 @@ void progress_from_status(struct progress *progress, const json_t *status)
     if (!*progress->words)
         snprintf(progress->words, sizeof progress->words, "%s", status_text(status, "waiting"));
     json_array_foreach (route, i, hop)
-        if (progress->count < STAGE_COUNT)
+        if (progress->count < ROUTE_MAX)
             stage_from_status(&progress->stages[progress->count++], hop, status, (int)i, current);
 }
 

@@ -11,6 +11,7 @@
 #include <stdint.h>
 #include <stdio.h>
 
+#include "common/hop.h"
 #include "common/protocol.h"
 
 enum stage_phase { PHASE_WAITING, PHASE_DOING, PHASE_DONE };
@@ -26,7 +27,7 @@ struct progress {
     char id[JOB_ID_MAX + 1]; /* "" for none */
     char state[16];
     char words[512]; /* of an error, or what it waits for; "" for none */
-    struct stage_progress stages[STAGE_COUNT];
+    struct stage_progress stages[ROUTE_MAX];
     int count;
     double fraction;         /* 0..1, of all pictures and stages */
     int done, failed, total; /* pictures */

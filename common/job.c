@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Job records: read, completed with a model's defaults, and written again. Tasks are in task.c. */
+/* Job records, read and checked. Planning is in job_plan.c, writing in job_write.c. */
 #include "common/job.h"
 
 #include <stdlib.h>
@@ -10,25 +10,6 @@
 #include "common/schema.h"
 
 #define ID_RULE "1 to 128 of A-Z a-z 0-9 . _ -, the first a letter or digit"
-
-static const char *const type_names[JOB_TYPE_COUNT] = {
-    [JOB_TEXT_TO_IMAGE] = "text-to-image",
-    [JOB_CANCEL] = "cancel",
-};
-
-const char *job_type_name(enum job_type type)
-{
-    BUG_ON((int)type < 0 || type >= JOB_TYPE_COUNT);
-    return type_names[type];
-}
-
-static enum job_type type_parse(const char *name)
-{
-    for (int i = 0; i < JOB_TYPE_COUNT; i++)
-        if (strcmp(type_names[i], name) == 0)
-            return (enum job_type)i;
-    BUG("a job type that is in the schema only");
-}
 
 /* --- reading --- */
 
@@ -54,7 +35,7 @@ static void find_id(struct job *job, const json_t *record, const char *topic, in
     if (json_is_string(field)) {
         if (job_id_valid(json_string_value(field), json_string_length(field)))
             strcpy(job->id, json_string_value(field));
-    } else if (!field && (!type || strcmp(type, type_names[JOB_CANCEL]) != 0)) {
+    } else if (!field && (!type || strcmp(type, job_type_name(JOB_CANCEL)) != 0)) {
         char *made = xasprintf("%s-%d-%lld", topic, partition, (long long)offset);
         BUG_ON(!job_id_valid(made, strlen(made)));
         strcpy(job->id, made);
@@ -79,8 +60,6 @@ static int check_samplers(const struct job *job, struct err *err)
     for (int stage = 0; stage < STAGE_COUNT; stage++) {
         const struct hop *hop = &job->route[stage];
         const char *name = stage_name((enum stage)stage);
-        if (hop->eta > 1) /* by less than the schema can tell */
-            return err_set(err, ERR_INVALID_JOB, "'/eta/%s' is above 1", name);
         if (hop->eta > 0 && hop->sampler != SAMPLER_DDIM)
             return err_set(err, ERR_INVALID_JOB,
                            "'/eta/%s' is %.15g, but its sampler is '%s': only 'ddim' takes one",
@@ -104,6 +83,51 @@ static int check_bounds(const struct job *job, struct err *err)
     return 0;
 }
 
+/* --- what concerns several fields of one kind --- */
+
+static int check_interpolate(const struct job *job, const json_t *record, struct err *err)
+{
+    double sum = 0;
+    for (int i = 0; i < job->sources->count; i++)
+        sum += job->sources->inputs[i].weight;
+    if (job->frames && job->sources->count != 2)
+        return err_set(err, ERR_INVALID_JOB, "'/frames' goes with two inputs, not %d",
+                       job->sources->count);
+    if (job->frames && json_object_get(record, "n"))
+        return err_set(err, ERR_INVALID_JOB, "'/frames' and '/n' exclude each other");
+    if (!(sum > 0))
+        return err_set(err, ERR_INVALID_JOB, "'/inputs': no weight is above 0");
+    if (job->start != START_NOISE && !job->sources->image)
+        return err_set(err, ERR_INVALID_JOB, "'/start' is '%s', which needs '/image'",
+                       start_name(job->start));
+    return 0;
+}
+
+static int check_score(const struct job *job, struct err *err)
+{
+    for (int i = 0; i < job->sources->count; i++)
+        if (!job->sources->inputs[i].image)
+            return err_set(err, ERR_INVALID_JOB, "'/inputs/%d' is a text, not a picture", i);
+    return 0;
+}
+
+static int check_kind(const struct job *job, const json_t *record, struct err *err)
+{
+    if (job->keep > job->n)
+        return err_set(err, ERR_INVALID_JOB, "'/best_of' is %d, less than the %d pictures of '/n'",
+                       job->n, job->keep);
+    if (job->type != JOB_EMBED && job->type != JOB_CANCEL && !format_is_picture(job->output.format))
+        return err_set(err, ERR_INVALID_JOB, "'/output/format' is '%s', which holds no picture",
+                       format_name(job->output.format));
+    if (job->type == JOB_TEXT_DIFF && job->frames && json_object_get(record, "n"))
+        return err_set(err, ERR_INVALID_JOB, "'/frames' and '/n' exclude each other");
+    if (job->type == JOB_INTERPOLATE)
+        return check_interpolate(job, record, err);
+    return job->type == JOB_SCORE ? check_score(job, err) : 0;
+}
+
+/* --- the fields --- */
+
 static char *take_text(const json_t *record, const char *key)
 {
     const char *text = json_string_value(json_object_get(record, key));
@@ -116,11 +140,100 @@ static int take_int(const json_t *record, const char *key, int absent)
     return value ? (int)json_integer_value(value) : absent;
 }
 
-static void take_sampling(struct hop *hop, const json_t *sampler)
+static double take_real(const json_t *record, const char *key, double absent)
 {
-    BUG_ON(sampler && !sampler_parse(json_string_value(sampler), &hop->sampler));
-    if (hop->reuse == 1)
-        hop->reuse = 0;
+    const json_t *value = json_object_get(record, key);
+    return value ? json_number_value(value) : absent;
+}
+
+/* What the record asks of one stage: {"steps": {"prior": 25}} and its like. */
+static struct hop take_hop(const json_t *record, enum stage stage)
+{
+    const char *name = stage_name(stage);
+    const json_t *sampler = json_object_get(json_object_get(record, "sampler"), name);
+    enum sampler walk = SAMPLER_DDPM;
+    BUG_ON(sampler && !sampler_parse(json_string_value(sampler), &walk));
+    int reuse = take_int(json_object_get(record, "reuse"), name, 0);
+    return (struct hop){
+        .stage = stage,
+        .sampler = walk,
+        .steps = (short)take_int(json_object_get(record, "steps"), name, 0),
+        .guidance = (float)take_real(json_object_get(record, "guidance"), name, -1),
+        .eta = (float)take_real(json_object_get(record, "eta"), name, 0),
+        .reuse = reuse > 1 ? (unsigned)reuse : 0,
+        .threshold = (float)take_real(json_object_get(record, "threshold"), name, 0),
+    };
+}
+
+static void take_input_text(struct job_input *input, const json_t *record, const char *key)
+{
+    *input = (struct job_input){.text = take_text(record, key), .weight = 1};
+}
+
+static void take_sources(struct job *job, const json_t *record)
+{
+    struct sources *sources = xcalloc(1, sizeof *sources);
+    job->sources = sources;
+    const char *image = json_string_value(json_object_get(record, "image"));
+    const char *mask = json_string_value(json_object_get(record, "mask"));
+    const char *mode = json_string_value(json_object_get(record, "mask_mode"));
+    inputs_read(sources, json_object_get(record, "inputs"));
+    sources->image = image ? xstrdup(image) : NULL;
+    sources->mask = mask ? xstrdup(mask) : NULL;
+    BUG_ON(mode && !mask_mode_parse(mode, &sources->mask_mode));
+    sources->feather = take_int(record, "feather", 0);
+    sources->theta = take_real(record, "theta", job->type == JOB_TEXT_DIFF ? JOB_THETA : 0);
+    if (job->type != JOB_TEXT_DIFF)
+        return;
+    sources->inputs = xcalloc(2, sizeof *sources->inputs);
+    sources->count = 2;
+    take_input_text(&sources->inputs[0], record, "from");
+    take_input_text(&sources->inputs[1], record, "to");
+}
+
+/* How its pictures are to be made, over all stages. */
+static void take_making(struct job *job, const json_t *record)
+{
+    const char *overflow = json_string_value(json_object_get(record, "overflow"));
+    const char *prior = json_string_value(json_object_get(record, "prior"));
+    const char *start = json_string_value(json_object_get(record, "start"));
+    enum overflow cut = OVERFLOW_TRUNCATE;
+    enum prior_kind kind = PRIOR_DIFFUSION;
+    enum start from = job->type == JOB_TEXT_DIFF ? START_INVERSION : START_NOISE;
+    BUG_ON(overflow && !overflow_parse(overflow, &cut));
+    BUG_ON(prior && !prior_kind_parse(prior, &kind));
+    BUG_ON(start && !start_parse(start, &from));
+    job->overflow = cut;
+    job->prior = kind;
+    job->start = from;
+    job->candidates = (short)take_int(record, "prior_candidates", 1);
+    job->strength = (float)take_real(record, "strength", JOB_STRENGTH);
+    job->resample = (short)take_int(record, "resample", job->type == JOB_EDIT ? JOB_RESAMPLE : 0);
+    job->score = json_is_true(json_object_get(record, "score"));
+    job->preview = (short)take_int(record, "preview", 0);
+    job->stop_at = (short)take_int(record, "stop_at", 0);
+    if (job->type == JOB_UPSCALE)
+        job->from = (short)take_int(record, "from", 0);
+    output_form_read(&job->output, json_object_get(record, "output"));
+    for (int stage = 0; stage < STAGE_COUNT; stage++)
+        job->route[stage] = take_hop(record, (enum stage)stage);
+}
+
+/* How many pictures: frames, inputs, candidates of best_of, or n. */
+static void take_count(struct job *job, const json_t *record)
+{
+    int frames = take_int(record, "frames", 0), best_of = take_int(record, "best_of", 0);
+    job->n = take_int(record, "n", 1);
+    job->frames = frames > 0;
+    if (job->frames)
+        job->n = frames;
+    if (job->type == JOB_EMBED || job->type == JOB_SCORE)
+        job->n = job->sources->count;
+    if (best_of > 0) {
+        job->keep = (short)job->n;
+        job->n = best_of;
+        job->score = true;
+    }
 }
 
 /* Copies the members; the schema has checked types and bounds. */
@@ -132,26 +245,17 @@ static void take_fields(struct job *job, const json_t *record)
     const char *model = json_string_value(json_object_get(record, "model"));
     strcpy(job->model, model ? model : "");
     const char *task_class = json_string_value(json_object_get(record, "class"));
-    BUG_ON(task_class && !task_class_parse(task_class, &job->task_class));
-    job->n = take_int(record, "n", 1);
+    enum task_class waits = CLASS_INTERACTIVE;
+    BUG_ON(task_class && !task_class_parse(task_class, &waits));
+    job->task_class = waits;
     job->size = take_int(record, "size", 0);
     const json_t *seed = json_object_get(record, "seed");
     job->seed = seed ? json_integer_value(seed) : -1;
-    const json_t *steps = json_object_get(record, "steps");
-    const json_t *guidance = json_object_get(record, "guidance");
-    const json_t *sampler = json_object_get(record, "sampler");
-    const json_t *eta = json_object_get(record, "eta");
-    const json_t *reuse = json_object_get(record, "reuse");
-    for (int stage = 0; stage < STAGE_COUNT; stage++) {
-        const char *name = stage_name((enum stage)stage);
-        const json_t *scale = json_object_get(guidance, name);
-        job->route[stage] = (struct hop){.stage = (enum stage)stage,
-                                         .steps = take_int(steps, name, 0),
-                                         .guidance = scale ? json_number_value(scale) : -1,
-                                         .eta = json_number_value(json_object_get(eta, name)),
-                                         .reuse = take_int(reuse, name, 0)};
-        take_sampling(&job->route[stage], json_object_get(sampler, name));
-    }
+    take_sources(job, record);
+    take_making(job, record);
+    take_count(job, record);
+    if (job->type == JOB_EMBED || job->type == JOB_SCORE)
+        job->seed = 0; /* nothing is drawn */
     job->deadline_s = json_integer_value(json_object_get(record, "deadline_s"));
     job->metadata = json_incref(json_object_get(record, "metadata"));
 }
@@ -159,18 +263,19 @@ static void take_fields(struct job *job, const json_t *record)
 static int take_record(struct job *job, const json_t *record, const char *value, size_t size,
                        struct err *err)
 {
-    job->type = type_parse(json_string_value(json_object_get(record, "type")));
+    enum job_type type;
+    BUG_ON(!job_type_parse(json_string_value(json_object_get(record, "type")), &type));
+    job->type = type;
     char schema[32] = "job-";
-    strcat(schema, type_names[job->type]);
+    strcat(schema, job_type_name(job->type));
     int result = schema_validate(schema, value, size, err);
     if (result == 0)
         result = check_id(job, record, err);
     if (result != 0)
         return result;
     take_fields(job, record);
-    result = check_bounds(job, err);
-    if (result == 0)
-        result = check_samplers(job, err);
+    if ((result = check_bounds(job, err)) == 0 && (result = check_samplers(job, err)) == 0)
+        result = check_kind(job, record, err);
     if (result != 0)
         job_release(job);
     return result;
@@ -201,130 +306,6 @@ int job_parse(struct job *job, const void *key, size_t key_size, const void *val
     return result;
 }
 
-/* --- planning --- */
-
-/* The number of stages that make `size`, or 0. */
-static int hops_for(const struct model_card *card, int size)
-{
-    if (size == card->decoder_size)
-        return STAGE_DECODER + 1;
-    if (size == card->upsampler_1_size)
-        return STAGE_UPSAMPLER_1 + 1;
-    if (size == card->upsampler_2_size)
-        return STAGE_UPSAMPLER_2 + 1;
-    return 0;
-}
-
-static void complete_hop(struct hop *hop, const struct model_card *card)
-{
-    if (hop->steps == 0 || card->steps[hop->stage] == 0)
-        hop->steps = card->steps[hop->stage];
-    if (hop->steps == 0)
-        *hop = (struct hop){.stage = hop->stage};
-    if (!stage_has_guidance(hop->stage))
-        hop->guidance = 0;
-    else if (hop->guidance < 0)
-        hop->guidance = card->guidance[hop->stage];
-}
-
-int job_plan(struct job *job, const struct model_card *card, struct err *err)
-{
-    BUG_ON(job->type != JOB_TEXT_TO_IMAGE);
-    int size = job->size > 0 ? job->size : card->upsampler_2_size;
-    int hops = hops_for(card, size);
-    if (hops == 0)
-        return err_set(err, ERR_INVALID_JOB, "'/size' is %d, the model '%s' makes %d, %d or %d",
-                       size, card->name, card->decoder_size, card->upsampler_1_size,
-                       card->upsampler_2_size);
-    if (!job->model[0])
-        strcpy(job->model, card->name);
-    job->size = size;
-    job->hops = hops;
-    for (int i = 0; i < hops; i++)
-        complete_hop(&job->route[i], card);
-    return 0;
-}
-
-/* --- writing --- */
-
-/* {"prior": 25, …} of the hops that say something; a plan's or what the record asked for. */
-static json_t *steps_to_json(const struct job *job)
-{
-    json_t *steps = json_object();
-    for (int i = 0; i < (job->hops ? job->hops : STAGE_COUNT); i++)
-        if (job->route[i].steps > 0)
-            json_object_set_new(steps, stage_name(job->route[i].stage),
-                                json_integer(job->route[i].steps));
-    return steps;
-}
-
-static json_t *guidance_to_json(const struct job *job)
-{
-    json_t *guidance = json_object();
-    for (int i = 0; i < (job->hops ? job->hops : STAGE_COUNT); i++)
-        if (stage_has_guidance(job->route[i].stage) && job->route[i].guidance >= 0)
-            json_object_set_new(guidance, stage_name(job->route[i].stage),
-                                json_real(job->route[i].guidance));
-    return guidance;
-}
-
-/* Takes the object. */
-static void put_filled(json_t *record, const char *key, json_t *object)
-{
-    if (json_object_size(object) > 0)
-        json_object_set(record, key, object);
-    json_decref(object);
-}
-
-/* "sampler", "eta" and "reuse", each where a hop has it. */
-static void put_sampling(json_t *record, const struct job *job)
-{
-    json_t *sampler = json_object(), *eta = json_object(), *reuse = json_object();
-    for (int i = 0; i < (job->hops ? job->hops : STAGE_COUNT); i++) {
-        const struct hop *hop = &job->route[i];
-        const char *name = stage_name(hop->stage);
-        if (hop->sampler != SAMPLER_DDPM)
-            json_object_set_new(sampler, name, json_string(sampler_name(hop->sampler)));
-        if (hop->eta > 0)
-            json_object_set_new(eta, name, json_real(hop->eta));
-        if (hop->reuse > 0)
-            json_object_set_new(reuse, name, json_integer(hop->reuse));
-    }
-    put_filled(record, "sampler", sampler);
-    put_filled(record, "eta", eta);
-    put_filled(record, "reuse", reuse);
-}
-
-json_t *job_to_json(const struct job *job)
-{
-    json_t *record = json_object();
-    json_object_set_new(record, "version", json_integer(PROTOCOL_VERSION));
-    json_object_set_new(record, "type", json_string(job_type_name(job->type)));
-    if (job->id[0])
-        json_object_set_new(record, "id", json_string(job->id));
-    if (job->type == JOB_CANCEL)
-        return record;
-    json_object_set_new(record, "prompt", json_string(job->prompt));
-    json_object_set_new(record, "negative_prompt", json_string(job->negative_prompt));
-    json_object_set_new(record, "n", json_integer(job->n));
-    if (job->size > 0)
-        json_object_set_new(record, "size", json_integer(job->size));
-    if (job->seed >= 0)
-        json_object_set_new(record, "seed", json_integer(job->seed));
-    if (job->model[0])
-        json_object_set_new(record, "model", json_string(job->model));
-    json_object_set_new(record, "class", json_string(task_class_name(job->task_class)));
-    json_object_set_new(record, "steps", steps_to_json(job));
-    json_object_set_new(record, "guidance", guidance_to_json(job));
-    put_sampling(record, job);
-    if (job->deadline_s > 0)
-        json_object_set_new(record, "deadline_s", json_integer(job->deadline_s));
-    json_object_set_new(record, "client", json_string(job->client));
-    if (job->metadata)
-        json_object_set(record, "metadata", job->metadata);
-    return record;
-}
-
 int64_t job_deadline_ms(const struct job *job, int64_t created_at_ms)
 {
     return job->deadline_s > 0 ? created_at_ms + job->deadline_s * 1000 : 0;
@@ -335,6 +316,8 @@ void job_release(struct job *job)
     free(job->prompt);
     free(job->negative_prompt);
     free(job->client);
+    sources_free(job->sources);
+    job->sources = NULL;
     json_decref(job->metadata);
     job->prompt = job->negative_prompt = job->client = NULL;
     job->metadata = NULL;

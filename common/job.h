@@ -14,8 +14,10 @@
 #include <stdint.h>
 
 #include "common/err.h"
+#include "common/hop.h"
 #include "common/model_card.h"
 #include "common/protocol.h"
+#include "common/sources.h"
 
 #define JOB_IMAGES_MAX 64
 #define JOB_PROMPT_MAX 4000 /* characters; the schema says so too */
@@ -24,41 +26,41 @@
 
 #define JOB_METADATA_MAX 4096 /* bytes as compact JSON */
 
-enum job_type { JOB_TEXT_TO_IMAGE, JOB_CANCEL, JOB_TYPE_COUNT };
-const char *job_type_name(enum job_type type); /* "text-to-image" */
-
-/* One hop of a route. */
-struct hop {
-    enum stage stage;
-    int steps;       /* 0 where the stage has none */
-    double guidance; /* classifier-free guidance scale; 1 or less: none; 0 where there is none */
-    enum sampler sampler;
-    double eta; /* of SAMPLER_DDIM, else 0 */
-    int reuse;  /* the deep part of a U-Net is computed in every reuse-th step; 0: in each */
-};
-
-/* An element of a route: {"stage", "steps", "guidance"}, and the others where they are not the
-   default. hop_read() takes what a schema has checked. */
-json_t *hop_to_json(const struct hop *hop);
-void hop_read(struct hop *hop, const json_t *json);
+#define JOB_THETA    0.5 /* of a text diff that says none; so are these */
+#define JOB_STRENGTH 0.7
+#define JOB_RESAMPLE 2
 
 struct job {
-    enum job_type type;
-    char id[JOB_ID_MAX + 1];
-    char *prompt;                   /* owned UTF-8 */
-    char *negative_prompt;          /* owned; "" when not given */
-    char model[MODEL_NAME_MAX + 1]; /* "" when not given, until job_plan() */
-    enum task_class task_class;
-    int n;        /* pictures */
-    int size;     /* pixels a side: a size that the model's stages make; 0: not given */
+    enum job_type type : 8;
+    enum task_class task_class : 8;
+    enum overflow overflow : 8;
+    /* What the record asked for, for all stages that make pictures. */
+    enum prior_kind prior : 8;
+    enum start start : 8;
+    bool frames; /* its pictures are steps from the first input to the last, all with one seed */
+    bool score;  /* each picture gets its CLIP score */
+    struct output_form output;
+    short stop_at; /* text-to-image: the size that it is left at; 0: at `size` */
+    short from;    /* upscale: the size that it begins with; 0: the largest below `size` */
+    short keep;    /* of best_of: so many of the n pictures, those with the best scores; 0: all */
+    short preview; /* steps between previews; 0: none */
+    short candidates, resample;
+    float strength;
+    int n;    /* pictures */
+    int size; /* pixels a side: a size that the model's stages make; 0: not given, or no picture */
+    int hops;
     int64_t seed; /* picture i uses seed + i; < 0: not given, the coordinator chooses */
     /* The stages that it goes through. Until job_plan() hops is 0, and route[stage] holds what the
        record asked for: steps 0 and guidance < 0 where it did not say. */
-    struct hop route[STAGE_COUNT];
-    int hops;
-    int64_t deadline_s; /* after its creation; 0: none */
-    json_t *metadata;   /* owned: the client's own object, echoed everywhere; or NULL */
-    char *client;       /* owned; "" when not given */
+    struct hop route[ROUTE_MAX];
+    char id[JOB_ID_MAX + 1];
+    char model[MODEL_NAME_MAX + 1]; /* "" when not given, until job_plan() */
+    char *prompt;                   /* owned UTF-8; "" when not given, as is the next */
+    char *negative_prompt;          /* owned */
+    struct sources *sources;        /* owned: what its pictures are made from beside; or NULL */
+    int64_t deadline_s;             /* after its creation; 0: none */
+    json_t *metadata;               /* owned: the client's own object, echoed everywhere; or NULL */
+    char *client;                   /* owned; "" when not given */
 };
 
 /*
@@ -70,10 +72,12 @@ struct job {
  */
 int job_parse(struct job *job, const void *key, size_t key_size, const void *value,
               size_t value_size, const char *topic, int partition, int64_t offset, struct err *err);
-/* Completes a text-to-image job with the model's name, its defaults and the route. Settings for
-   stages that the route does not have, or that have no steps, are dropped. ERR_INVALID_JOB when the model does not make
-   that size. */
+/* Completes a job that makes something with the model's name, its defaults and the route. Settings
+   for stages that the route does not have, or that have no steps, are dropped. ERR_INVALID_JOB when
+   the model does not make that size or lacks a part that the job needs. */
 int job_plan(struct job *job, const struct model_card *card, struct err *err);
+/* The seed of a planned job's picture. */
+int64_t job_seed(const struct job *job, int image);
 json_t *job_to_json(const struct job *job); /* complete: parses and plans back to the same job */
 /* When a job that was created then expires; 0: never. */
 int64_t job_deadline_ms(const struct job *job, int64_t created_at_ms);
@@ -88,13 +92,18 @@ struct task {
     int image;  /* index in the job */
     int images; /* of the job */
     int home;   /* partition of unclip.events, .state and .results that the job belongs to */
+    enum job_type type; /* of the job */
     char model[MODEL_NAME_MAX + 1];
     enum task_class task_class;
     char *prompt;          /* owned */
     char *negative_prompt; /* owned */
-    int64_t seed;          /* of this picture */
+    enum overflow overflow;
+    int64_t seed; /* of this picture */
     int size;
-    struct hop route[STAGE_COUNT];
+    struct sources sources; /* owned; the weights and theta are this picture's */
+    struct output_form output;
+    int preview; /* steps between previews; 0: none */
+    struct hop route[ROUTE_MAX];
     int hops;
     int hop;                /* index of the stage that works on it now */
     int attempt;            /* how often the picture has been tried again, at any stage */

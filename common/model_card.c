@@ -60,6 +60,15 @@ static bool has_part(const json_t *index, const char *part)
     return json_is_string(json_array_get(json_object_get(index, part), 1));
 }
 
+/* Parts that diffusers' index of a text-to-image pipeline does not list. */
+static bool has_folder(const struct model_card *card, const char *part)
+{
+    char *config = xasprintf("%s/%s/config.json", card->path, part);
+    bool found = access(config, R_OK) == 0;
+    free(config);
+    return found;
+}
+
 static int read_index(struct model_card *card, struct err *err)
 {
     json_t *index;
@@ -76,6 +85,8 @@ static int read_index(struct model_card *card, struct err *err)
         card->has_upsampler_2 &= has_part(index, upsampler_2_parts[i]);
     json_decref(index);
     free(label);
+    card->has_image_encoder = has_folder(card, "image_encoder");
+    card->has_ar_prior = has_folder(card, "ar_prior");
     return result;
 }
 

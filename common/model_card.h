@@ -15,17 +15,19 @@
 #include "common/err.h"
 #include "common/protocol.h"
 
-#define MODEL_NAME_MAX 64          /* pattern as for job ids */
-#define MODEL_JSON_MAX (1u << 20)  /* bytes of a config file */
+#define MODEL_NAME_MAX 64         /* pattern as for job ids */
+#define MODEL_JSON_MAX (1u << 20) /* bytes of a config file */
 
 struct model_card {
     char name[MODEL_NAME_MAX + 1];
-    char *path;              /* owned */
-    int decoder_size;        /* pixels a side, 64 for Karlo */
-    int upsampler_1_size;    /* 256 */
-    bool has_upsampler_2;    /* super_res_1024_first/_last/_scheduler are there; else Lanczos */
-    int upsampler_2_size;    /* 1024: four times upsampler_1_size where the model has none */
-    int steps[STAGE_COUNT];      /* recommended; 0 for stages without steps */
+    char *path;             /* owned */
+    int decoder_size;       /* pixels a side, 64 for Karlo */
+    int upsampler_1_size;   /* 256 */
+    bool has_upsampler_2;   /* super_res_1024_first/_last/_scheduler are there; else Lanczos */
+    bool has_image_encoder; /* image_encoder/ is there */
+    bool has_ar_prior;      /* ar_prior/ is there: the autoregressive prior */
+    int upsampler_2_size;   /* 1024: four times upsampler_1_size where the model has none */
+    int steps[STAGE_COUNT]; /* recommended; 0 for stages without steps */
     double guidance[STAGE_COUNT]; /* recommended; 0 where a stage takes none */
 };
 

@@ -17,24 +17,51 @@ static int find_name(const char *const *names, int count, const char *name)
     return -1;
 }
 
-static const char *const stage_names[STAGE_COUNT] = {
-#define X(id, name, steps, weight) [id] = name,
-    STAGE_TABLE(X)
-#undef X
-};
+/* Name and parser of an enum whose table has the columns identifier, name, … */
+#define NAMED(type, TABLE, COUNT)                                                                  \
+    static const char *const type##_names[COUNT] = {TABLE(NAME_OF)};                               \
+    const char *type##_name(enum type value)                                                       \
+    {                                                                                              \
+        CHECK_ENUM(value, COUNT);                                                                  \
+        return type##_names[value];                                                                \
+    }                                                                                              \
+    bool type##_parse(const char *name, enum type *value)                                          \
+    {                                                                                              \
+        int found = find_name(type##_names, COUNT, name);                                          \
+        if (found >= 0)                                                                            \
+            *value = (enum type)found;                                                             \
+        return found >= 0;                                                                         \
+    }
+#define NAME_OF(id, name, ...) [id] = name,
+NAMED(prior_kind, PRIOR_TABLE, PRIOR_COUNT)
+NAMED(start, START_TABLE, START_COUNT)
+NAMED(mask_mode, MASK_TABLE, MASK_COUNT)
+NAMED(overflow, OVERFLOW_TABLE, OVERFLOW_COUNT)
+NAMED(format, FORMAT_TABLE, FORMAT_COUNT)
+NAMED(job_type, JOB_TABLE, JOB_TYPE_COUNT)
+NAMED(stage, STAGE_TABLE, STAGE_COUNT)
+NAMED(sampler, SAMPLER_TABLE, SAMPLER_COUNT)
 
-const char *stage_name(enum stage stage)
+bool format_is_picture(enum format format)
 {
-    CHECK_ENUM(stage, STAGE_COUNT);
-    return stage_names[stage];
+    static const bool is_picture[FORMAT_COUNT] = {
+#define X(id, name, media, picture) [id] = picture,
+        FORMAT_TABLE(X)
+#undef X
+    };
+    CHECK_ENUM(format, FORMAT_COUNT);
+    return is_picture[format];
 }
 
-bool stage_parse(const char *name, enum stage *stage)
+const char *format_media_type(enum format format)
 {
-    int found = find_name(stage_names, STAGE_COUNT, name);
-    if (found >= 0)
-        *stage = (enum stage)found;
-    return found >= 0;
+    static const char *const types[FORMAT_COUNT] = {
+#define X(id, name, media, picture) [id] = media,
+        FORMAT_TABLE(X)
+#undef X
+    };
+    CHECK_ENUM(format, FORMAT_COUNT);
+    return types[format];
 }
 
 bool stage_has_steps(enum stage stage)
@@ -65,18 +92,6 @@ double stage_weight(enum stage stage)
     return weights[stage];
 }
 
-static const char *const sampler_names[SAMPLER_COUNT] = {
-#define X(id, name, title, meaning) [id] = name,
-    SAMPLER_TABLE(X)
-#undef X
-};
-
-const char *sampler_name(enum sampler sampler)
-{
-    CHECK_ENUM(sampler, SAMPLER_COUNT);
-    return sampler_names[sampler];
-}
-
 const char *sampler_title(enum sampler sampler)
 {
     static const char *const titles[SAMPLER_COUNT] = {
@@ -86,14 +101,6 @@ const char *sampler_title(enum sampler sampler)
     };
     CHECK_ENUM(sampler, SAMPLER_COUNT);
     return titles[sampler];
-}
-
-bool sampler_parse(const char *name, enum sampler *sampler)
-{
-    int found = find_name(sampler_names, SAMPLER_COUNT, name);
-    if (found >= 0)
-        *sampler = (enum sampler)found;
-    return found >= 0;
 }
 
 static const char *const class_names[CLASS_COUNT] = {

@@ -36,6 +36,62 @@ const char *sampler_name(enum sampler sampler);  /* "dpm-solver++" */
 const char *sampler_title(enum sampler sampler); /* "DPM++ 2M" */
 bool sampler_parse(const char *name, enum sampler *sampler);
 
+enum prior_kind {
+#define X(id, ...) id,
+    PRIOR_TABLE(X)
+#undef X
+        PRIOR_COUNT
+};
+const char *prior_kind_name(enum prior_kind value);
+bool prior_kind_parse(const char *name, enum prior_kind *value);
+
+enum start {
+#define X(id, ...) id,
+    START_TABLE(X)
+#undef X
+        START_COUNT
+};
+const char *start_name(enum start value);
+bool start_parse(const char *name, enum start *value);
+
+enum mask_mode {
+#define X(id, ...) id,
+    MASK_TABLE(X)
+#undef X
+        MASK_COUNT
+};
+const char *mask_mode_name(enum mask_mode value);
+bool mask_mode_parse(const char *name, enum mask_mode *value);
+
+enum overflow {
+#define X(id, ...) id,
+    OVERFLOW_TABLE(X)
+#undef X
+        OVERFLOW_COUNT
+};
+const char *overflow_name(enum overflow value);
+bool overflow_parse(const char *name, enum overflow *value);
+
+enum format {
+#define X(id, ...) id,
+    FORMAT_TABLE(X)
+#undef X
+        FORMAT_COUNT
+};
+const char *format_name(enum format value);
+bool format_parse(const char *name, enum format *value);
+
+enum job_type {
+#define X(id, ...) id,
+    JOB_TABLE(X)
+#undef X
+        JOB_TYPE_COUNT
+};
+const char *job_type_name(enum job_type value);
+bool job_type_parse(const char *name, enum job_type *value);
+bool format_is_picture(enum format format); /* else it is a file of numbers */
+const char *format_media_type(enum format format);
+
 /* Interactive tasks serve a waiting person; bulk tasks (data sets) keep a guaranteed share. */
 enum task_class { CLASS_INTERACTIVE, CLASS_BULK, CLASS_COUNT };
 const char *task_class_name(enum task_class task_class);

@@ -48,27 +48,66 @@ struct Compiled {
 constexpr unsigned parse_flags =
     rapidjson::kParseIterativeFlag | rapidjson::kParseValidateEncodingFlag;
 
+const struct {
+    const char *name, *text;
+} sources[] = {
+#define EMBED(schema_name, text) {schema_name, text},
+#include "schemas_embedded.h"
+#undef EMBED
+};
+
+constexpr char common_name[] = "common"; /* the schema that the others refer to */
+constexpr char common_place[] = "common.schema.json#";
+
+void parse(rapidjson::Document &document, const std::string &text)
+{
+    document.Parse<parse_flags>(text.c_str());
+    BUG_ON(document.HasParseError());
+}
+
+/* References to the common definitions become references within the document, which gets them. */
+std::string make_local(std::string text)
+{
+    for (size_t at; (at = text.find(common_place)) != std::string::npos;)
+        text.replace(at, sizeof common_place - 1, "#");
+    return text;
+}
+
+void add_definitions(rapidjson::Document &document, const rapidjson::Document &common)
+{
+    auto &allocator = document.GetAllocator();
+    if (!document.HasMember("definitions"))
+        document.AddMember("definitions", Value(rapidjson::kObjectType), allocator);
+    for (const auto &member : common["definitions"].GetObject()) {
+        BUG_ON(document["definitions"].HasMember(member.name));
+        document["definitions"].AddMember(Value(member.name, allocator),
+                                          Value(member.value, allocator), allocator);
+    }
+}
+
+std::unique_ptr<Compiled> compile(const std::string &text, const rapidjson::Document &common)
+{
+    auto compiled = std::make_unique<Compiled>();
+    parse(compiled->document, make_local(text));
+    add_definitions(compiled->document, common);
+    valijson::SchemaParser parser;
+    parser.populateSchema(valijson::adapters::RapidJsonAdapter(compiled->document),
+                          compiled->schema);
+    return compiled;
+}
+
 /* All schemas, compiled once and kept for the life of the process. */
 const Compiled *find_schema(const char *name)
 {
     static const auto *const all = [] {
         auto *made = new std::map<std::string, std::unique_ptr<Compiled>>;
-        static const struct {
-            const char *name, *text;
-        } sources[] = {
-#define EMBED(schema_name, text) {schema_name, text},
-#include "schemas_embedded.h"
-#undef EMBED
-        };
-        for (const auto &source : sources) {
-            auto compiled = std::make_unique<Compiled>();
-            compiled->document.Parse<parse_flags>(source.text);
-            BUG_ON(compiled->document.HasParseError());
-            valijson::SchemaParser parser;
-            parser.populateSchema(valijson::adapters::RapidJsonAdapter(compiled->document),
-                                  compiled->schema);
-            (*made)[source.name] = std::move(compiled);
-        }
+        rapidjson::Document common;
+        for (const auto &source : sources)
+            if (std::strcmp(source.name, common_name) == 0)
+                parse(common, make_local(source.text));
+        for (const auto &source : sources)
+            if (std::strcmp(source.name, common_name) != 0)
+                (*made)[source.name] = compile(source.text, common);
         return made;
     }();
     auto found = all->find(name);

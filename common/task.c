@@ -9,6 +9,27 @@
 #include "common/memory.h"
 #include "common/schema.h"
 
+/* What picture `image` of the job is made from: its own input, or its place between two. */
+static void take_sources(struct task *task, const struct job *job, int image)
+{
+    struct sources *own = &task->sources;
+    double place = job->frames ? image / (double)(job->n - 1) : 1;
+    struct sources one = {0};
+    if (!job->sources)
+        return;
+    one = *job->sources;
+    if (job->type == JOB_EMBED || job->type == JOB_SCORE) {
+        one.inputs += image;
+        one.count = 1;
+    }
+    sources_copy(own, &one);
+    own->theta = job->sources->theta * place;
+    if (job->type == JOB_INTERPOLATE && job->frames) {
+        own->inputs[0].weight = 1 - place;
+        own->inputs[1].weight = place;
+    }
+}
+
 void task_from_job(struct task *task, const struct job *job, int image, int home,
                    int64_t created_at_ms, int64_t now_ms)
 {
@@ -20,7 +41,11 @@ void task_from_job(struct task *task, const struct job *job, int image, int home
         .task_class = job->task_class,
         .prompt = xstrdup(job->prompt),
         .negative_prompt = xstrdup(job->negative_prompt),
-        .seed = job->seed + image,
+        .type = job->type,
+        .overflow = job->overflow,
+        .output = job->output,
+        .preview = job->preview,
+        .seed = job_seed(job, image),
         .size = job->size,
         .hops = job->hops,
         .deadline_ms = job_deadline_ms(job, created_at_ms),
@@ -30,19 +55,7 @@ void task_from_job(struct task *task, const struct job *job, int image, int home
     strcpy(task->job, job->id);
     strcpy(task->model, job->model);
     memcpy(task->route, job->route, sizeof task->route);
-}
-
-json_t *hop_to_json(const struct hop *hop)
-{
-    json_t *out = json_pack("{s:s, s:i, s:f}", "stage", stage_name(hop->stage), "steps", hop->steps,
-                            "guidance", hop->guidance);
-    if (hop->sampler != SAMPLER_DDPM)
-        json_object_set_new(out, "sampler", json_string(sampler_name(hop->sampler)));
-    if (hop->eta > 0)
-        json_object_set_new(out, "eta", json_real(hop->eta));
-    if (hop->reuse > 0)
-        json_object_set_new(out, "reuse", json_integer(hop->reuse));
-    return out;
+    take_sources(task, job, image);
 }
 
 static json_t *route_to_json(const struct task *task)
@@ -51,6 +64,39 @@ static json_t *route_to_json(const struct task *task)
     for (int i = 0; i < task->hops; i++)
         json_array_append_new(route, hop_to_json(&task->route[i]));
     return route;
+}
+
+static json_t *source_to_json(const struct sources *sources)
+{
+    json_t *out = json_pack("{s:s, s:i}", "image", sources->image, "side", sources->side);
+    if (sources->mask)
+        json_object_set_new(out, "mask", json_string(sources->mask));
+    if (sources->mask_mode != 0)
+        json_object_set_new(out, "mask_mode", json_string(mask_mode_name(sources->mask_mode)));
+    if (sources->feather > 0)
+        json_object_set_new(out, "feather", json_integer(sources->feather));
+    return out;
+}
+
+/* What only some kinds of job have. */
+static void put_kind(json_t *record, const struct task *task)
+{
+    const struct sources *sources = &task->sources;
+    json_t *output = output_form_to_json(&task->output);
+    if (task->type != JOB_TEXT_TO_IMAGE)
+        json_object_set_new(record, "type", json_string(job_type_name(task->type)));
+    if (task->overflow != 0)
+        json_object_set_new(record, "overflow", json_string(overflow_name(task->overflow)));
+    if (sources->count > 0)
+        json_object_set_new(record, "inputs", inputs_to_json(sources));
+    if (sources->image)
+        json_object_set_new(record, "source", source_to_json(sources));
+    if (sources->theta > 0)
+        json_object_set_new(record, "theta", json_real(sources->theta));
+    if (output)
+        json_object_set_new(record, "output", output);
+    if (task->preview > 0)
+        json_object_set_new(record, "preview", json_integer(task->preview));
 }
 
 char *task_to_json(const struct task *task)
@@ -63,6 +109,7 @@ char *task_to_json(const struct task *task)
         "size", task->size, "route", route_to_json(task), "hop", task->hop, "created_at_ms",
         (json_int_t)task->created_at_ms, "enqueued_at_ms", (json_int_t)task->enqueued_at_ms);
     BUG_ON(!record); /* its strings were checked to be UTF-8 when they came in */
+    put_kind(record, task);
     if (task->deadline_ms > 0)
         json_object_set_new(record, "deadline_ms", json_integer(task->deadline_ms));
     if (task->attempt > 0)
@@ -82,19 +129,45 @@ static const char *take_text(const json_t *record, const char *key)
     return json_string_value(json_object_get(record, key));
 }
 
-void hop_read(struct hop *hop, const json_t *json)
+/* The stages stand in their order; image-encode may come once in between, and once at the end. */
+static int check_order(const struct task *task, struct err *err)
 {
-    const char *sampler = take_text(json, "sampler");
-    *hop = (struct hop){
-        .steps = take_int(json, "steps"),
-        .guidance = json_number_value(json_object_get(json, "guidance")),
-        .eta = json_number_value(json_object_get(json, "eta")),
-        .reuse = take_int(json, "reuse"),
-    };
-    BUG_ON(!stage_parse(take_text(json, "stage"), &hop->stage));
-    BUG_ON(sampler && !sampler_parse(sampler, &hop->sampler));
-    if (hop->reuse == 1)
-        hop->reuse = 0;
+    int encodes = 0;
+    enum stage before = STAGE_TEXT_ENCODE;
+    for (int i = 0; i < task->hops; i++) {
+        enum stage stage = task->route[i].stage;
+        bool fits = i == 0 || stage > before;
+        if (stage == STAGE_IMAGE_ENCODE)
+            fits = ++encodes < 2 || i == task->hops - 1;
+        else
+            before = stage;
+        if (!fits)
+            return err_set(err, ERR_INVALID_RECORD, "task: '/route' has '%s' after '%s'",
+                           stage_name(stage), stage_name(task->route[i - 1].stage));
+    }
+    return 0;
+}
+
+/* Each kind has what its stages rely on. */
+static int check_kind(const struct task *task, struct err *err)
+{
+    const struct sources *sources = &task->sources;
+    bool image = task->type == JOB_VARIATION || task->type == JOB_EDIT ||
+                 task->type == JOB_TEXT_DIFF || task->type == JOB_UPSCALE;
+    int inputs = task->type == JOB_TEXT_DIFF || task->type == JOB_INTERPOLATE ? 2
+                 : task->type == JOB_EMBED || task->type == JOB_SCORE         ? 1
+                                                                              : 0;
+    if (task->type == JOB_CANCEL)
+        return err_set(err, ERR_INVALID_RECORD, "task: '/type' is 'cancel'");
+    if (image && !sources->image)
+        return err_set(err, ERR_INVALID_RECORD, "task: a %s without '/source'",
+                       job_type_name(task->type));
+    if (sources->count < inputs)
+        return err_set(err, ERR_INVALID_RECORD, "task: a %s with %d inputs",
+                       job_type_name(task->type), sources->count);
+    if (task->type == JOB_TEXT_DIFF && sources_texts(sources) != 2)
+        return err_set(err, ERR_INVALID_RECORD, "task: '/inputs' are not the two captions");
+    return 0;
 }
 
 /* The schema has checked types and bounds; here comes what concerns two fields at once. */
@@ -106,14 +179,31 @@ static int check_route(const struct task *task, struct err *err)
     if (task->hop >= task->hops)
         return err_set(err, ERR_INVALID_RECORD, "task: '/hop' is %d, the route has %d stages",
                        task->hop, task->hops);
-    for (int i = 0; i < task->hops; i++)
-        if (task->route[i].eta > 1) /* by less than the schema can tell */
-            return err_set(err, ERR_INVALID_RECORD, "task: '/route/%d/eta' is above 1", i);
-    for (int i = 1; i < task->hops; i++)
-        if (task->route[i].stage <= task->route[i - 1].stage)
-            return err_set(err, ERR_INVALID_RECORD, "task: '/route' has '%s' after '%s'",
-                           stage_name(task->route[i].stage), stage_name(task->route[i - 1].stage));
-    return 0;
+    return check_order(task, err);
+}
+
+static void take_source(struct sources *sources, const json_t *source)
+{
+    const char *mask = take_text(source, "mask"), *mode = take_text(source, "mask_mode");
+    if (!source)
+        return;
+    sources->image = xstrdup(take_text(source, "image"));
+    sources->side = take_int(source, "side");
+    sources->mask = mask ? xstrdup(mask) : NULL;
+    BUG_ON(mode && !mask_mode_parse(mode, &sources->mask_mode));
+    sources->feather = take_int(source, "feather");
+}
+
+static void take_kind(struct task *task, const json_t *record)
+{
+    const char *type = take_text(record, "type"), *overflow = take_text(record, "overflow");
+    BUG_ON(type && !job_type_parse(type, &task->type));
+    BUG_ON(overflow && !overflow_parse(overflow, &task->overflow));
+    inputs_read(&task->sources, json_object_get(record, "inputs"));
+    take_source(&task->sources, json_object_get(record, "source"));
+    task->sources.theta = json_number_value(json_object_get(record, "theta"));
+    output_form_read(&task->output, json_object_get(record, "output"));
+    task->preview = take_int(record, "preview");
 }
 
 static void take_fields(struct task *task, const json_t *record)
@@ -135,6 +225,7 @@ static void take_fields(struct task *task, const json_t *record)
     strcpy(task->job, take_text(record, "job"));
     strcpy(task->model, take_text(record, "model"));
     BUG_ON(!task_class_parse(take_text(record, "class"), &task->task_class));
+    take_kind(task, record);
     size_t i;
     json_t *value;
     json_array_foreach (json_object_get(record, "route"), i, value)
@@ -153,7 +244,8 @@ int task_parse(struct task *task, const char *json, size_t size, struct err *err
     BUG_ON(result != 0); /* the schema's check has parsed it in the same way */
     take_fields(task, record);
     json_decref(record);
-    result = check_route(task, err);
+    if ((result = check_route(task, err)) == 0)
+        result = check_kind(task, err);
     if (result != 0)
         task_release(task);
     return result;
@@ -163,6 +255,7 @@ void task_release(struct task *task)
 {
     free(task->prompt);
     free(task->negative_prompt);
+    sources_release(&task->sources);
     task->prompt = task->negative_prompt = NULL;
 }
 
@@ -179,10 +272,7 @@ bool task_last_hop(const struct task *task)
 
 bool task_compatible(const struct task *a, const struct task *b)
 {
-    const struct hop *x = task_hop(a), *y = task_hop(b);
-    return strcmp(a->model, b->model) == 0 && x->stage == y->stage && x->steps == y->steps &&
-           x->guidance == y->guidance && x->sampler == y->sampler && x->eta == y->eta &&
-           x->reuse == y->reuse;
+    return strcmp(a->model, b->model) == 0 && hop_equal(task_hop(a), task_hop(b));
 }
 
 double task_progress(const struct task *task, int step)
@@ -226,7 +316,7 @@ static const struct hop *find_hop(const struct task *task, enum stage stage)
 static void write_sampling(FILE *out, const char *prefix, const struct hop *hop)
 {
     if (hop->eta > 0)
-        fprintf(out, ", %sEta: %.15g", prefix, hop->eta);
+        fprintf(out, ", %sEta: %.15g", prefix, hop_number(hop->eta));
     if (hop->reuse > 0)
         fprintf(out, ", %sReuse: %d", prefix, hop->reuse);
 }
@@ -244,13 +334,14 @@ static void write_settings(FILE *out, const struct task *task)
     const struct hop *decoder = find_hop(task, STAGE_DECODER), *hop;
     fprintf(out, "Steps: %d, Sampler: %s, CFG scale: %.15g", decoder ? decoder->steps : 0,
             sampler_title(decoder ? decoder->sampler : SAMPLER_DDPM),
-            decoder ? decoder->guidance : 0);
+            decoder ? hop_number(decoder->guidance) : 0.0);
     if (decoder)
         write_sampling(out, "", decoder);
     fprintf(out, ", Seed: %lld, Size: %dx%d", (long long)task->seed, task->size, task->size);
     write_value(out, "Model", task->model);
     if ((hop = find_hop(task, STAGE_PRIOR))) {
-        fprintf(out, ", Prior steps: %d, Prior CFG scale: %.15g", hop->steps, hop->guidance);
+        fprintf(out, ", Prior steps: %d, Prior CFG scale: %.15g", hop->steps,
+                hop_number(hop->guidance));
         write_sampler(out, "Prior ", hop);
     }
     if ((hop = find_hop(task, STAGE_UPSAMPLER_1))) {
@@ -279,25 +370,33 @@ char *task_infotext(const struct task *task)
     return text;
 }
 
+/* The job that makes this picture alone: of frames, a mixture or a turn of its own. */
 char *task_request_json(const struct task *task)
 {
+    const struct hop *prior = find_hop(task, STAGE_PRIOR), *decoder = find_hop(task, STAGE_DECODER);
+    struct sources sources = task->sources;
     struct job job = {
-        .type = JOB_TEXT_TO_IMAGE,
+        .type = task->type,
         .prompt = task->prompt,
         .negative_prompt = task->negative_prompt,
+        .overflow = task->overflow,
+        .sources = &sources,
+        .output = task->output,
         .n = 1,
         .size = task->size,
         .seed = task->seed,
+        .prior = prior ? prior->prior : PRIOR_DIFFUSION,
+        .candidates = prior && prior->candidates > 1 ? (short)prior->candidates : 1,
+        .start = decoder ? decoder->start : START_NOISE,
+        .strength = decoder ? decoder->strength : 0,
+        .resample = decoder ? (short)decoder->resample : 0,
+        .from = task->type == JOB_UPSCALE ? (short)task->sources.side : 0,
         .hops = task->hops,
-        .client = (char[]){""},
     };
     strcpy(job.model, task->model);
     memcpy(job.route, task->route, sizeof job.route);
     json_t *record = job_to_json(&job);
     json_object_del(record, "class");
-    json_object_del(record, "client");
-    if (!task->negative_prompt[0])
-        json_object_del(record, "negative_prompt");
     char *text = json_dumps(record, JSON_COMPACT);
     json_decref(record);
     return text;

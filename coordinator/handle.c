@@ -247,6 +247,8 @@ static void picture_store(struct picture *picture, const struct event *event)
     picture->sha256 = xstrdup(event->sha256);
     picture->width = event->width;
     picture->height = event->height;
+    picture->has_score = event->has_score;
+    picture->score = event->score;
 }
 
 static void picture_fail(struct live_job *job, struct picture *picture, enum picture_state state,
@@ -318,7 +320,7 @@ static void event_apply(struct turn *turn, struct live_job *job, const struct ev
     if (job->state == JOB_QUEUED)
         job_set_state(turn->ledger, job, JOB_RUNNING, turn->now_ms, event->worker);
     notices_add(job, event->notices);
-    job->stage_ms[event->stage] += event->compute_ms;
+    job->stage_ms[event->stage] += (float)event->compute_ms;
     if (event->type == EVENT_STAGE_FINISHED || event->type == EVENT_PICTURE_FINISHED)
         rates_computed(turn->handler->rates, &job->job.route[event->hop], event->compute_ms);
     switch (event->type) {

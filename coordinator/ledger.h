@@ -28,14 +28,16 @@ bool picture_state_parse(const char *name, enum picture_state *state);
 /* All strings are owned; NULL where there is none. */
 struct picture {
     enum picture_state state;
-    int hops;    /* of the route that are done */
-    int attempt; /* tries again so far; what speaks of another attempt is late */
-    unsigned char tries[STAGE_COUNT]; /* the same, by hop */
-    int64_t retry_at_ms;              /* it waits until then; 0: it does not */
-    char *ref;                        /* while it waits: its tensors in the artifact store */
+    int hops;                       /* of the route that are done */
+    int attempt;                    /* tries again so far; what speaks of another attempt is late */
+    unsigned char tries[ROUTE_MAX]; /* the same, by hop */
+    int64_t retry_at_ms;            /* it waits until then; 0: it does not */
+    char *ref;                      /* while it waits: its tensors in the artifact store */
     char *uri;
     char *sha256;
     int width, height; /* pixels */
+    double score;      /* CLIP score for the prompt */
+    bool has_score;
     char *error_code;
     char *error_message;
 };
@@ -47,15 +49,15 @@ struct live_job {
     int home;
     enum job_state state;
     int64_t created_at_ms, updated_at_ms;
-    int64_t finished_at_ms;       /* 0 until then */
-    uint64_t digest;              /* of its record's body, to tell a repetition from a conflict */
-    int64_t offset;               /* of its record in unclip.jobs: the order of waiting jobs */
-    struct picture *pictures;     /* owned, [job.n]; NULL until one is admitted, or it ends */
-    int admitted;                 /* its first so many pictures have got their tasks */
-    struct ticket ticket;         /* of the others, in its partition's admission */
-    double stage_ms[STAGE_COUNT]; /* of computing, summed over the pictures */
-    json_t *notices;              /* owned array of distinct sentences; NULL: none */
-    char *error_code;             /* owned; NULL: none */
+    int64_t finished_at_ms;      /* 0 until then */
+    uint64_t digest;             /* of its record's body, to tell a repetition from a conflict */
+    int64_t offset;              /* of its record in unclip.jobs: the order of waiting jobs */
+    struct picture *pictures;    /* owned, [job.n]; NULL until one is admitted, or it ends */
+    int admitted;                /* its first so many pictures have got their tasks */
+    struct ticket ticket;        /* of the others, in its partition's admission */
+    float stage_ms[STAGE_COUNT]; /* of computing, summed over the pictures */
+    json_t *notices;             /* owned array of distinct sentences; NULL: none */
+    char *error_code;            /* owned; NULL: none */
     char *error_message;
 
     struct outbox *outbox; /* borrowed: of the last record that changed it since the last commit */

@@ -71,6 +71,8 @@ int event_parse(struct event *event, const void *bytes, size_t size, struct err 
         .sha256 = text_of(json, "sha256"),
         .width = int_of(json, "width"),
         .height = int_of(json, "height"),
+        .has_score = json_object_get(json, "score") != NULL,
+        .score = json_number_value(json_object_get(json, "score")),
         .error_code = text_of(json, "error_code"),
         .error_message = text_of(json, "error_message"),
         .ref = text_of(json, "ref"),
@@ -125,7 +127,8 @@ json_t *timings_json(const struct live_job *job)
     for (int hop = 0; hop < job->job.hops; hop++) {
         enum stage stage = job->job.route[hop].stage;
         if (took_part(job, hop))
-            json_object_set_new(out, stage_name(stage), json_real(job->stage_ms[stage]));
+            json_object_set_new(out, stage_name(stage),
+                                json_real(hop_number(job->stage_ms[stage])));
     }
     return out;
 }
@@ -162,17 +165,19 @@ static json_t *image_json(const struct live_job *job, int index)
 {
     const struct picture *picture = &job->pictures[index];
     json_t *out = json_pack("{s:i, s:I, s:s, s:i}", "index", index, "seed",
-                            (json_int_t)(job->job.seed + index), "state",
+                            (json_int_t)job_seed(&job->job, index), "state",
                             picture_state_name(picture->state), "hop", picture->hops);
 
     if (picture->attempt > 0 && !job_state_final(job->state))
         set_tries(out, picture, job->job.hops);
     set_text(out, "uri", picture->uri);
     set_text(out, "sha256", picture->sha256);
-    if (picture->state == PICTURE_STORED) {
+    if (picture->width > 0) {
         json_object_set_new(out, "width", json_integer(picture->width));
         json_object_set_new(out, "height", json_integer(picture->height));
     }
+    if (picture->has_score)
+        json_object_set_new(out, "score", json_real(picture->score));
     set_text(out, "error_code", picture->error_code);
     set_text(out, "error_message", picture->error_message);
     return out;
@@ -183,6 +188,35 @@ static json_t *images_json(const struct live_job *job)
     json_t *out = json_array();
     for (int i = 0; job->pictures && i < job->job.n; i++)
         json_array_append_new(out, image_json(job, i));
+    return out;
+}
+
+struct ranked {
+    double score;
+    int index;
+};
+
+static int by_falling_score(const void *a, const void *b)
+{
+    const struct ranked *x = a, *y = b;
+    if (x->score != y->score)
+        return x->score < y->score ? 1 : -1;
+    return x->index - y->index;
+}
+
+json_t *best_json(const struct live_job *job)
+{
+    struct ranked ranked[JOB_IMAGES_MAX];
+    int count = 0;
+    for (int i = 0; job->pictures && i < job->job.n; i++)
+        if (job->pictures[i].state == PICTURE_STORED && job->pictures[i].has_score)
+            ranked[count++] = (struct ranked){job->pictures[i].score, i};
+    qsort(ranked, (size_t)count, sizeof *ranked, by_falling_score);
+    if (job->job.keep > 0 && count > job->job.keep)
+        count = job->job.keep;
+    json_t *out = json_array();
+    for (int i = 0; i < count; i++)
+        json_array_append_new(out, json_integer(ranked[i].index));
     return out;
 }
 
@@ -237,6 +271,10 @@ char *result_encode(const struct live_job *job)
     json_object_set_new(out, "type",
                         job->readable ? json_string(job_type_name(job->job.type)) : json_null());
     json_object_set_new(out, "finished_at", time_json(job->finished_at_ms));
+    json_t *best = best_json(job);
+    if (json_array_size(best) > 0)
+        json_object_set(out, "best", best);
+    json_decref(best);
     return dump(out);
 }
 
@@ -282,6 +320,8 @@ static int image_read(struct live_job *job, const json_t *json, uint64_t *seen, 
     picture->sha256 = copy_of(json, "sha256");
     picture->width = int_of(json, "width");
     picture->height = int_of(json, "height");
+    picture->has_score = json_object_get(json, "score") != NULL;
+    picture->score = json_number_value(json_object_get(json, "score"));
     picture->error_code = copy_of(json, "error_code");
     picture->error_message = copy_of(json, "error_message");
     return image_check(job, index, json, err);
@@ -323,7 +363,7 @@ static int job_read(struct live_job **out, int home, const json_t *json,
     bool readable = json_is_object(json_object_get(json, "request"));
     int rc = readable ? request_read(&job, json, record, err) : 0;
 
-    if (rc == 0 && readable && job.type != JOB_TEXT_TO_IMAGE)
+    if (rc == 0 && readable && job.type == JOB_CANCEL)
         rc = err_set(err, ERR_INVALID_RECORD, "the request of '%s' is no picture job", job.id);
     if (rc == 0 && !readable && json_array_size(json_object_get(json, "images")) > 0)
         rc = err_set(err, ERR_INVALID_RECORD, "there are pictures without a request");
@@ -364,10 +404,15 @@ static void fields_read(struct live_job *job, const json_t *json)
     job->error_code = copy_of(json, "error_code");
     job->error_message = copy_of(json, "error_message");
     for (enum stage stage = 0; stage < STAGE_COUNT; stage++)
-        job->stage_ms[stage] =
-            json_number_value(json_object_get(json_object_get(json, "timings"), stage_name(stage)));
+        job->stage_ms[stage] = (float)json_number_value(
+            json_object_get(json_object_get(json, "timings"), stage_name(stage)));
     json_array_foreach (json_object_get(json, "notices"), i, notice)
         live_job_notice(job, json_string_value(notice));
+}
+
+static bool makes_picture(const struct job *job)
+{
+    return job->type != JOB_EMBED && job->type != JOB_SCORE;
 }
 
 /* A record of before there was admission says nothing of it: its pictures have their tasks. */
@@ -378,7 +423,7 @@ static int admission_read(struct live_job *job, const json_t *json, struct err *
     job->offset = json_integer_value(json_object_get(json, "offset"));
     job->admitted = admitted ? (int)json_integer_value(admitted) : job->pictures ? job->job.n : 0;
     bool waits = job->state == JOB_ACCEPTED;
-    if (job->job.seed < 0 || job->job.size <= 0 || !*job->job.model)
+    if (job->job.seed < 0 || (job->job.size <= 0 && makes_picture(&job->job)) || !*job->job.model)
         return err_set(err, ERR_INVALID_RECORD, "the request of '%s' is not complete", job->job.id);
     if (job->admitted > job->job.n || waits != (job->admitted == 0) || waits != !job->pictures)
         return err_set(err, ERR_INVALID_RECORD, "%d pictures of the %s job '%s' are admitted",

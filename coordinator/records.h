@@ -35,7 +35,9 @@ struct event {
     const char *worker;
     double compute_ms;
     const char *uri, *sha256; /* picture-finished's */
-    int width, height;
+    int width, height;        /* 0: no picture */
+    double score;
+    bool has_score;
     const char *error_code, *error_message; /* picture-failed's and picture-retry's */
     const char *ref;                        /* picture-retry's, or NULL */
     const json_t *notices;                  /* or NULL */
@@ -70,6 +72,8 @@ int64_t iso8601_parse(const char *text);
 json_t *notices_json(const struct live_job *job); /* an array. Owned. */
 /* stage_ms as an object, of the stages that took part. Owned. */
 json_t *timings_json(const struct live_job *job);
+/* Indices by falling score, of best_of the best; empty where there are no scores. Owned. */
+json_t *best_json(const struct live_job *job);
 /* The stages with steps and guidance, in order. Owned. */
 json_t *route_json(const struct job *job);
 

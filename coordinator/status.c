@@ -49,6 +49,21 @@ static json_t *results_json(const struct live_job *job)
     return out;
 }
 
+/* Owned; empty where no picture has one. */
+static json_t *scores_json(const struct live_job *job)
+{
+    json_t *out = json_array();
+    bool any = false;
+    for (int i = 0; job->pictures && i < job->job.n; i++) {
+        const struct picture *picture = &job->pictures[i];
+        json_array_append_new(out, picture->has_score ? json_real(picture->score) : json_null());
+        any |= picture->has_score;
+    }
+    if (!any)
+        json_array_clear(out);
+    return out;
+}
+
 /* Empty where the job could not be read, or was refused before it got one. */
 static void put_known(struct status *status, const char *name, int64_t number, bool known)
 {
@@ -123,6 +138,8 @@ void status_make(struct status *status, const struct live_job *job, const struct
     put_int(status, "images_done", live_job_count(job, PICTURE_STORED));
     put_int(status, "images_failed", live_job_count(job, PICTURE_FAILED));
     put_json(status, "results", results_json(job));
+    put_json(status, "scores", scores_json(job));
+    put_json(status, "best", best_json(job));
     put_json(status, "route", route_json(&job->job));
     put_json(status, "timings", timings_json(job));
     put_json(status, "notices", notices_json(job));

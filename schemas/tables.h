@@ -9,14 +9,17 @@
 
 /*
  *  X(identifier, name, has denoising steps, weight of one step or pass in the progress). Weights
- * are TFLOP of one step at Karlo's sizes; upsampler-2's is the paper's network.
+ * are TFLOP of one step at Karlo's sizes; upsampler-2's is the paper's network. A route has its
+ * stages in this order, but for image-encode: it stands before what needs its embedding, or at the
+ * end to score the finished picture.
  */
 #define STAGE_TABLE(X)                                                                             \
     X(STAGE_TEXT_ENCODE, "text-encode", false, 0.02)                                               \
     X(STAGE_PRIOR, "prior", true, 0.33)                                                            \
     X(STAGE_DECODER, "decoder", true, 1.2)                                                         \
     X(STAGE_UPSAMPLER_1, "upsampler-1", true, 8.5)                                                 \
-    X(STAGE_UPSAMPLER_2, "upsampler-2", true, 20)
+    X(STAGE_UPSAMPLER_2, "upsampler-2", true, 20)                                                  \
+    X(STAGE_IMAGE_ENCODE, "image-encode", false, 0.1)
 
 /*  X(identifier, name, A1111's name for it, meaning): how a stage walks its steps. The first is the default. */
 #define SAMPLER_TABLE(X)                                                                           \
@@ -24,6 +27,50 @@
     X(SAMPLER_DDIM, "ddim", "DDIM", "DDIM; eta 0 adds no noise, 1 as much as ddpm")                \
     X(SAMPLER_DPM_SOLVER_PP, "dpm-solver++", "DPM++ 2M",                                           \
       "DPM-Solver++(2M): second order, no noise, fewest steps")
+
+/*  X(identifier, name, meaning): what makes the image embedding. The first is the default, here and below. */
+#define PRIOR_TABLE(X)                                                                             \
+    X(PRIOR_DIFFUSION, "diffusion", "the diffusion prior")                                         \
+    X(PRIOR_AUTOREGRESSIVE, "autoregressive", "the autoregressive prior, where the model has one") \
+    X(PRIOR_NONE, "none", "none: the text's own embedding goes to the decoder")
+
+/*  X(identifier, name, meaning): what a picture begins with, in the decoder and the upsamplers. */
+#define START_TABLE(X)                                                                             \
+    X(START_NOISE, "noise", "fresh noise")                                                         \
+    X(START_INVERSION, "inversion", "the given picture, inverted to noise by DDIM")                \
+    X(START_PICTURE, "picture", "the given picture under noise; the decoder alone")
+
+/*  X(identifier, name, meaning): which pixels of an edit's mask are painted anew. */
+#define MASK_TABLE(X)                                                                              \
+    X(MASK_ALPHA, "alpha", "the transparent ones")                                                 \
+    X(MASK_WHITE, "white", "the white ones")
+
+/*  X(identifier, name, meaning): what is done with a prompt that the model cannot read whole. */
+#define OVERFLOW_TABLE(X)                                                                          \
+    X(OVERFLOW_TRUNCATE, "truncate", "its end is cut, with a notice")                              \
+    X(OVERFLOW_REFUSE, "refuse", "the picture fails")                                              \
+    X(OVERFLOW_SPLIT, "split", "its parts are encoded each, and their embeddings averaged")
+
+/*  X(identifier, name, media type, whether a picture): the form of a result. */
+#define FORMAT_TABLE(X)                                                                            \
+    X(FORMAT_PNG, "png", "image/png", true)                                                        \
+    X(FORMAT_WEBP, "webp", "image/webp", true)                                                     \
+    X(FORMAT_JPEG, "jpeg", "image/jpeg", true)                                                     \
+    X(FORMAT_AVIF, "avif", "image/avif", true)                                                     \
+    X(FORMAT_SAFETENSORS, "safetensors", "application/octet-stream", false)                        \
+    X(FORMAT_NPY, "npy", "application/octet-stream", false)
+
+/*  X(identifier, name, meaning): kinds of job; docs/jobs.md tells of each. */
+#define JOB_TABLE(X)                                                                               \
+    X(JOB_TEXT_TO_IMAGE, "text-to-image", "pictures from a text")                                  \
+    X(JOB_VARIATION, "variation", "other pictures like a given one")                               \
+    X(JOB_INTERPOLATE, "interpolate", "pictures between, or of a mixture of, pictures and texts")  \
+    X(JOB_EDIT, "edit", "a part of a picture painted anew")                                        \
+    X(JOB_TEXT_DIFF, "text-diff", "a picture changed by the difference of two captions")           \
+    X(JOB_UPSCALE, "upscale", "a small picture made larger")                                       \
+    X(JOB_EMBED, "embed", "CLIP embeddings of pictures and texts")                                 \
+    X(JOB_SCORE, "score", "how well pictures fit a text")                                          \
+    X(JOB_CANCEL, "cancel", "the wish to end a job")
 
 /*
  *  X(identifier, name, compacted, meaning). All of these have the same number of partitions, and a
@@ -77,6 +124,10 @@
       "a prompt's embedding and token states (safetensors), by a SHA-256 of model and text")       \
     X(REDIS_KEY_EMBED_PRIOR, "unclip:embed:prior:%s", "string",                                    \
       "a prior's image embedding (safetensors), by a SHA-256 of model, text, seed and settings")   \
+    X(REDIS_KEY_EMBED_IMAGE, "unclip:embed:image:%s", "string",                                    \
+      "a picture's CLIP embedding (safetensors), by a SHA-256 of model and pixels")                \
+    X(REDIS_KEY_PREVIEW, "unclip:preview:%s", "string",                                            \
+      "what a running picture, JOB/IMAGE, looks like so far (WebP)")                               \
     X(REDIS_KEY_STARTED, "unclip:started:%s", "string",                                            \
       "how often a task, JOB/IMAGE.STAGE, was started and its worker then died; while it runs, one " \
       "more")                                                                                      \
@@ -108,6 +159,8 @@
     X("images_done", "pictures stored")                                                            \
     X("images_failed", "pictures that failed")                                                     \
     X("results", "JSON array of URIs by index, null for those not stored")                         \
+    X("scores", "JSON array of CLIP scores by index, null where there is none; empty if none has one") \
+    X("best", "JSON array of indices by falling score; empty if there are no scores")              \
     X("timings", "JSON object: milliseconds of computing by stage")                                \
     X("notices", "JSON array of sentences: what was cut or replaced")                              \
     X("error_code", "of the job or its first failed picture, empty if none")                       \

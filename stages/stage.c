@@ -11,9 +11,9 @@
 #include "stages/stage_ops.h"
 
 static const struct stage_ops *const table[STAGE_COUNT] = {
-    [STAGE_TEXT_ENCODE] = &text_encode_ops, [STAGE_PRIOR] = &prior_ops,
-    [STAGE_DECODER] = &decoder_ops,         [STAGE_UPSAMPLER_1] = &upsampler_1_ops,
-    [STAGE_UPSAMPLER_2] = &upsampler_2_ops,
+    [STAGE_TEXT_ENCODE] = &text_encode_ops,   [STAGE_PRIOR] = &prior_ops,
+    [STAGE_IMAGE_ENCODE] = &image_encode_ops, [STAGE_DECODER] = &decoder_ops,
+    [STAGE_UPSAMPLER_1] = &upsampler_1_ops,   [STAGE_UPSAMPLER_2] = &upsampler_2_ops,
 };
 
 struct stage_model {
@@ -25,10 +25,16 @@ struct stage_settings stage_settings_of(const struct hop *hop)
 {
     return (struct stage_settings){
         .steps = hop->steps,
-        .guidance = hop->guidance,
+        .guidance = hop_number(hop->guidance),
         .sampler = hop->sampler,
-        .eta = hop->eta,
-        .reuse = hop->reuse,
+        .eta = hop_number(hop->eta),
+        .reuse = (int)hop->reuse,
+        .threshold = hop_number(hop->threshold),
+        .prior = hop->prior,
+        .candidates = (int)hop->candidates,
+        .start = hop->start,
+        .strength = hop_number(hop->strength),
+        .resample = (int)hop->resample,
     };
 }
 
@@ -66,7 +72,26 @@ void item_init(struct item *item, const char *prompt, const char *negative_promp
     memset(item, 0, sizeof *item);
     item->prompt = prompt;
     item->negative_prompt = negative_prompt;
+    item->text_rows = ITEM_ROWS;
     rng_seed(&item->rng, seed);
+}
+
+void item_begin(struct item *item, const struct task *task)
+{
+    const struct sources *sources = &task->sources;
+    item_init(item, task->prompt, task->negative_prompt, (uint64_t)task->seed);
+    item->type = task->type;
+    item->overflow = task->overflow;
+    item->theta = sources->theta;
+    item->preview = task->preview;
+    BUG_ON(sources->count > ITEM_INPUTS_MAX);
+    for (int i = 0; i < sources->count; i++)
+        if (sources->inputs[i].text)
+            item->texts[item->text_count++] = sources->inputs[i].text;
+    for (int i = 0; i < task->hop; i++)
+        if (task->route[i].stage == STAGE_IMAGE_ENCODE)
+            return; /* it has taken the texts in */
+    item->text_rows += item->text_count;
 }
 
 void item_release(struct item *item)
@@ -74,7 +99,15 @@ void item_release(struct item *item)
     free(item->text_embed);
     free(item->text_states);
     free(item->text_mask);
+    free(item->texts_embeds);
     free(item->image_embed);
+    free(item->invert_embed);
+    for (int i = 0; i < ITEM_INPUTS_MAX; i++) {
+        free(item->inputs[i].pixels);
+        free(item->inputs[i].embed);
+    }
+    free(item->source);
+    free(item->mask);
     free(item->image);
     memset(item, 0, sizeof *item);
 }

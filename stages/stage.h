@@ -1,11 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The five stages behind one interface: a stage takes the pictures on their way (items), computes
+ * The six stages behind one interface: a stage takes the pictures on their way (items), computes
  * its part for all of them in one batch and leaves the result in them. unclip-worker runs one
  * stage; `unclip generate` runs all of them in one process. No queue, no network, no clock in here.
  *
- *   text-encode   prompt, negative_prompt → text_embed, text_states, text_mask, image rng untouched
- *   prior         text_* → image_embed               (draws: latents [1,D], then noise per step)
+ *   text-encode   prompt, negative_prompt, texts → text_embed, text_states, text_mask; no draws
+ *   prior         text_* → image_embed               (draws: latents [1,D], then noise per step);
+ *                 with texts: texts_embeds, of each text, in its place
+ *   image-encode  inputs, source, text_*, texts_embeds → image_embed, invert_embed; of an upscale:
+ *                 source → image. At the end of a route: image, text_embed → score. No draws.
  *   decoder       image_embed, text_* → image        (64 px; draws [1,3,S,S], then noise)
  *   upsampler-1   image 64 → image 256               (draws [1,3,S,S], then noise)
  *   upsampler-2   image 256 → image 1024             (the same; Lanczos where the model has none)
@@ -21,29 +24,58 @@
 #include <stdint.h>
 
 #include "common/err.h"
+#include "common/hop.h"
 #include "common/protocol.h"
 #include "stages/nn/nn.h"
 #include "stages/rng.h"
 
+#define ITEM_INPUTS_MAX 8
+
+/* A picture or text that goes into an image embedding. The texts are in the order of item.texts. */
+struct item_input {
+    uint8_t *pixels; /* [height][width][3] sRGB, owned; NULL: a text, or `embed` is known */
+    int width, height;
+    float *embed; /* [D], owned: of the picture */
+    bool is_text;
+    double weight;
+};
+
 /*
  * One picture on its way. Buffers are owned by the item (malloc'd) and appear as stages make them;
  * item_release() frees them. Row 0 of the text tensors is the prompt's, row 1 the negative
- * prompt's.
+ * prompt's, and those after them are of `texts`.
  */
 struct item {
-    const char *prompt;          /* borrowed */
-    const char *negative_prompt; /* borrowed; "" for none */
-    struct rng rng;              /* seeded by item_init(); its state travels with the task */
+    enum job_type type;
+    const char *prompt;                 /* borrowed */
+    const char *negative_prompt;        /* borrowed; "" for none */
+    const char *texts[ITEM_INPUTS_MAX]; /* borrowed: captions and texts to be mixed */
+    int text_count;
+    enum overflow overflow;
+    struct rng rng; /* seeded by item_init(); its state travels with the task */
 
     int embed_dim;      /* D: width of CLIP's shared space */
+    int text_rows;      /* R: 2 + text_count; 2 after image-encode */
     int text_len;       /* L: tokens */
     int text_width;     /* W: width of the token states */
-    float *text_embed;  /* [2][D] */
-    float *text_states; /* [2][L][W] */
-    uint8_t *text_mask; /* [2][L], 1 = token */
+    float *text_embed;  /* [R][D] */
+    float *text_states; /* [R][L][W] */
+    uint8_t *text_mask; /* [R][L], 1 = token */
     int tokens_dropped; /* of the prompt: did not fit the model's length */
 
-    float *image_embed; /* [D] */
+    float *texts_embeds; /* [R - 2][D]: image embeddings that the prior made of the texts */
+    float *image_embed;  /* [D] */
+    float *invert_embed; /* [D]: of the source, where the inversion is not to use image_embed */
+
+    struct item_input inputs[ITEM_INPUTS_MAX];
+    int input_count;
+    double theta;    /* of a text diff */
+    int source_size; /* T */
+    uint8_t *source; /* [T][T][3] sRGB: the picture to begin with, or to keep */
+    uint8_t *mask;   /* [T][T]: 255 is painted anew, 0 is kept; NULL: no edit */
+    int preview;     /* steps between previews; 0: none */
+    double score;    /* 100 times the cosine of picture and prompt */
+    bool has_score;
 
     int image_size; /* S */
     float *image;   /* [S][S][3], in [-1, 1] */
@@ -53,18 +85,25 @@ struct item {
     bool stop;      /* set by the watcher: give this item up between two steps */
 };
 void item_init(struct item *item, const char *prompt, const char *negative_prompt, uint64_t seed);
+struct task;
+/* The item of a task that is at its hop; the strings are the task's. */
+void item_begin(struct item *item, const struct task *task);
 void item_release(struct item *item);
 
+/* How a stage is to work, as the task's hop says it (common/hop.h). */
 struct stage_settings {
     int steps;       /* denoising steps; ignored by stages without */
     double guidance; /* classifier-free guidance scale; <= 1: the unconditional half is not run */
     enum sampler sampler;
     double eta; /* 0..1, of SAMPLER_DDIM */
     int reuse;  /* the deep part of a U-Net is computed in every reuse-th step; <= 1: in each */
+    double threshold;      /* dynamic thresholding's share of values that are kept; 0: none */
+    enum prior_kind prior; /* these two are the prior's */
+    int candidates;        /* <= 1: one */
+    enum start start;      /* these three are the decoder's and the upsamplers' */
+    double strength;
+    int resample;
 };
-
-struct hop;
-/* What a task's hop says. */
 struct stage_settings stage_settings_of(const struct hop *hop);
 
 /* Called after each step. May set item->stop of any item. */

@@ -15,6 +15,7 @@ struct stage_ops {
 };
 extern const struct stage_ops text_encode_ops;
 extern const struct stage_ops prior_ops;
+extern const struct stage_ops image_encode_ops;
 extern const struct stage_ops decoder_ops;
 extern const struct stage_ops upsampler_1_ops;
 extern const struct stage_ops upsampler_2_ops;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Stage text-encode: prompt and negative prompt through tokenizer and CLIP's text encoder. As in
+ * Stage text-encode: an item's texts through tokenizer and CLIP's text encoder. As in
  * the pipeline, the encoder sees no mask; the mask goes on to prior and decoder.
  */
 #include <stdlib.h>
@@ -11,7 +11,7 @@
 #include "stages/stage_ops.h"
 #include "stages/tokenizer.h"
 
-#define ITEMS_A_PASS 32 /* bounds the memory of one forward pass */
+#define ROWS_A_PASS 64 /* bounds the memory of one forward pass */
 
 struct text_encode {
     struct nn *nn; /* borrowed */
@@ -81,44 +81,78 @@ static bool allocate(const struct text_encode *stage, struct item *item)
     item->embed_dim = (int)config->projection_dim;
     item->text_len = (int)l;
     item->text_width = (int)w;
-    item->text_embed = malloc(ITEM_ROWS * (size_t)config->projection_dim * sizeof(float));
-    item->text_states = malloc(ITEM_ROWS * l * w * sizeof(float));
-    item->text_mask = malloc(ITEM_ROWS * l);
+    size_t rows = (size_t)item->text_rows;
+    item->text_embed = malloc(rows * (size_t)config->projection_dim * sizeof(float));
+    item->text_states = malloc(rows * l * w * sizeof(float));
+    item->text_mask = malloc(rows * l);
     if (!item->text_embed || !item->text_states || !item->text_mask)
         err_set(&item->err, ERR_OUT_OF_MEMORY, "cannot hold the text of %zu x %zu numbers", l, w);
     return item_live(item);
 }
 
-/* Tokens of both texts into ids [2][L] and the item's mask. */
-static int tokenize(struct text_encode *stage, struct item *item, int32_t *ids, struct err *err)
+/* One text of an item. */
+struct row {
+    struct item *item;
+    int row;
+};
+
+static const char *text_of(const struct row *row)
 {
-    const char *negative = item->negative_prompt ? item->negative_prompt : "";
-    int negative_dropped;
-    int rc = encode(stage, item->prompt, ids, item->text_mask, &item->tokens_dropped, err);
-    return rc ? rc
-              : encode(stage, negative, ids + stage->length, item->text_mask + stage->length,
-                       &negative_dropped, err);
+    const struct item *item = row->item;
+    if (row->row == ITEM_ROW_PROMPT)
+        return item->prompt;
+    if (row->row >= ITEM_ROWS)
+        return item->texts[row->row - ITEM_ROWS];
+    return item->negative_prompt ? item->negative_prompt : "";
 }
 
-static int run_pass(struct text_encode *stage, struct item *const *items, size_t count,
-                    int32_t *ids, struct err *err)
+/* Tokens of the text into ids [L] and the item's mask. */
+static int tokenize(struct text_encode *stage, const struct row *row, int32_t *ids, struct err *err)
+{
+    int dropped;
+    uint8_t *mask = row->item->text_mask + (int64_t)row->row * stage->length;
+    int rc = encode(stage, text_of(row), ids, mask, &dropped, err);
+    if (row->row == ITEM_ROW_PROMPT)
+        row->item->tokens_dropped = dropped;
+    return rc;
+}
+
+static int run_pass(struct text_encode *stage, const struct row *rows, size_t count, int32_t *ids,
+                    struct err *err)
 {
     int rc = 0;
     for (size_t i = 0; i < count && rc == 0; i++)
-        rc = tokenize(stage, items[i], ids + i * ITEM_ROWS * (size_t)stage->length, err);
+        rc = tokenize(stage, &rows[i], ids + i * (size_t)stage->length, err);
     if (rc)
         return rc;
     size_t scope = nn_enter(stage->nn);
-    struct clip_text_output out = clip_text_forward(stage->nn, &stage->clip, ids,
-                                                    (int64_t)(ITEM_ROWS * count), stage->length);
+    struct clip_text_output out =
+        clip_text_forward(stage->nn, &stage->clip, ids, (int64_t)count, stage->length);
     for (size_t i = 0; i < count; i++) {
-        int64_t embeds = ITEM_ROWS * items[i]->embed_dim;
-        int64_t states = ITEM_ROWS * (int64_t)items[i]->text_len * items[i]->text_width;
-        tensor_get(out.embed, (int64_t)i * embeds, items[i]->text_embed, embeds);
-        tensor_get(out.states, (int64_t)i * states, items[i]->text_states, states);
+        struct item *item = rows[i].item;
+        int64_t d = item->embed_dim, lw = (int64_t)item->text_len * item->text_width;
+        tensor_get(out.embed, (int64_t)i * d, item->text_embed + rows[i].row * d, d);
+        tensor_get(out.states, (int64_t)i * lw, item->text_states + rows[i].row * lw, lw);
     }
     nn_leave_all(stage->nn, scope);
     return nn_finish(stage->nn, err);
+}
+
+/* All texts of all items that can be held. Returns how many; *rows is owned. */
+static size_t list_rows(const struct text_encode *stage, struct item *const *items, size_t count,
+                        struct row **rows)
+{
+    size_t found = 0, room = 0;
+    for (size_t i = 0; i < count; i++)
+        room += (size_t)items[i]->text_rows;
+    *rows = xcalloc(room + 1, sizeof **rows);
+    for (size_t i = 0; i < count; i++) {
+        if (!item_live(items[i]) || !allocate(stage, items[i]))
+            continue;
+        for (int row = 0; row < items[i]->text_rows; row++)
+            (*rows)[found++] = (struct row){items[i], row};
+    }
+    return found;
 }
 
 static int text_encode_run(void *state, struct item *const *items, size_t count,
@@ -128,18 +162,15 @@ static int text_encode_run(void *state, struct item *const *items, size_t count,
     (void)settings; /* nothing to set, and no steps to watch */
     (void)watch;
     struct text_encode *stage = state;
-    struct item *pass[ITEMS_A_PASS];
-    int32_t *ids = xmalloc(ITEMS_A_PASS * ITEM_ROWS * (size_t)stage->length * sizeof *ids);
+    struct row *rows;
+    size_t found = list_rows(stage, items, count, &rows);
+    int32_t *ids = xmalloc(ROWS_A_PASS * (size_t)stage->length * sizeof *ids);
     int rc = 0;
-    for (size_t next = 0; next < count && rc == 0;) {
-        size_t in_pass = 0;
-        for (; next < count && in_pass < ITEMS_A_PASS; next++)
-            if (item_live(items[next]) && allocate(stage, items[next]))
-                pass[in_pass++] = items[next];
-        if (in_pass)
-            rc = run_pass(stage, pass, in_pass, ids, err);
-    }
+    for (size_t next = 0; next < found && rc == 0; next += ROWS_A_PASS)
+        rc = run_pass(stage, rows + next, found - next < ROWS_A_PASS ? found - next : ROWS_A_PASS,
+                      ids, err);
     free(ids);
+    free(rows);
     return rc;
 }
 

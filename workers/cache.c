@@ -223,8 +223,8 @@ static void prior_key(const char *model, const struct task *task, char out[REDIS
     char hash[DIGEST_TEXT_SIZE], guidance[32], eta[32];
     const struct hop *hop = task_hop(task);
     struct digest *digest = digest_new();
-    snprintf(guidance, sizeof(guidance), "%.17g", hop->guidance);
-    snprintf(eta, sizeof(eta), "%.17g", hop->eta);
+    snprintf(guidance, sizeof(guidance), "%.17g", hop_number(hop->guidance));
+    snprintf(eta, sizeof(eta), "%.17g", hop_number(hop->eta));
     digest_add_text(digest, model);
     digest_add_text(digest, task->prompt);
     digest_add_text(digest, task->negative_prompt);

@@ -72,7 +72,8 @@ static int place_tensors(const struct output *output, struct parcel *parcel,
     enum stage next = parcel->task.route[parcel->task.hop + 1].stage;
     void *bytes;
     size_t size;
-    int rc = tensors_encode(&parcel->item, tensors_needed(next), &bytes, &size, err);
+    unsigned groups = tensors_needed(&parcel->task, parcel->task.hop + 1);
+    int rc = tensors_encode(&parcel->item, groups, &bytes, &size, err);
     if (rc)
         return rc;
     parcel_keep(parcel, bytes);
@@ -149,7 +150,7 @@ void output_retry(const struct output *output, struct parcel *parcel)
     if (parcel->outcome != OUTCOME_FAILED || !parcel->has_task || !err_retriable(parcel->err.code))
         return;
     parcel->outcome = OUTCOME_RETRY;
-    if (tensors_needed(output->stage) == 0)
+    if (tensors_needed(&parcel->task, parcel->task.hop) == 0)
         return;
     parcel->unkept = keep_tensors(output, parcel, &err) != 0;
     if (parcel->unkept)
@@ -272,10 +273,10 @@ static int readable_hop(const struct output *output, const json_t *task)
     const json_t *hop;
     json_array_foreach (json_object_get(task, "route"), i, hop) {
         const char *stage = json_string_value(json_object_get(hop, "stage"));
-        if (i < STAGE_COUNT && stage && strcmp(stage, stage_name(output->stage)) == 0)
+        if (i < ROUTE_MAX && stage && strcmp(stage, stage_name(output->stage)) == 0)
             return (int)i;
     }
-    int hop_told = small_int(task, "hop", STAGE_COUNT);
+    int hop_told = small_int(task, "hop", ROUTE_MAX);
     return hop_told < 0 ? 0 : hop_told;
 }
 

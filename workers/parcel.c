@@ -13,8 +13,7 @@ struct parcel *parcel_new(struct kafka_record *record, enum stage stage, int hom
     parcel->record = record;
     parcel->has_task = !task_decode(&parcel->task, record, stage, homes, &err);
     if (parcel->has_task)
-        item_init(&parcel->item, parcel->task.prompt, parcel->task.negative_prompt,
-                  (uint64_t)parcel->task.seed);
+        item_begin(&parcel->item, &parcel->task);
     else
         parcel_fail(parcel, &err);
     return parcel;
@@ -38,7 +37,7 @@ void parcel_free(struct parcel *parcel)
 int parcel_read(struct parcel *parcel, struct storage *storage, struct err *err)
 {
     const struct kafka_record *record = parcel->record;
-    unsigned needed = tensors_needed(task_hop(&parcel->task)->stage);
+    unsigned needed = tensors_needed(&parcel->task, parcel->task.hop);
     char *uri;
     void *bytes;
     size_t size;

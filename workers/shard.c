@@ -248,6 +248,27 @@ struct part {
     bool ended; /* rank 0 said that no more stops will come */
 };
 
+/* What beside its texts a stage looks at. */
+static void put_item_fields(struct message *message, const struct item *item)
+{
+    put_number(message, item->type);
+    put_number(message, item->text_count);
+    put_number(message, item->text_rows);
+    put_number(message, item->preview);
+}
+
+static void item_read(struct item *item, struct message *message, struct err *err)
+{
+    size_t size;
+    item->type = (enum job_type)get_number(message);
+    item->text_count = (int)get_number(message);
+    item->text_rows = (int)get_number(message);
+    item->preview = (int)get_number(message);
+    unsigned groups = (unsigned)get_number(message);
+    const void *bytes = get_block(message, &size);
+    tensors_decode(item, groups, bytes, size, err);
+}
+
 static void part_read(struct part *part, struct message *message, struct err *err)
 {
     part->model = get_text(message);
@@ -261,9 +282,7 @@ static void part_read(struct part *part, struct message *message, struct err *er
         part->texts[2 * i] = get_text(message);
         part->texts[2 * i + 1] = get_text(message);
         item_init(&part->items[i], part->texts[2 * i], part->texts[2 * i + 1], 0);
-        size_t size;
-        const void *bytes = get_block(message, &size);
-        tensors_decode(&part->items[i], tensors_needed(part->shard->stage), bytes, size, err);
+        item_read(&part->items[i], message, err);
         part->pointers[i] = &part->items[i];
     }
 }
@@ -300,16 +319,11 @@ static void take_stops(void *context, int step, int steps)
 }
 
 /* What the stage leaves in an item for the later ones. */
-static unsigned tensors_made(enum stage stage)
+static unsigned tensors_made(const struct item *item, enum stage stage)
 {
-    switch (stage) {
-    case STAGE_TEXT_ENCODE:
-        return TENSORS_TEXT;
-    case STAGE_PRIOR:
-        return TENSORS_RNG | TENSORS_IMAGE_EMBED;
-    default:
-        return TENSORS_RNG | TENSORS_IMAGE;
-    }
+    unsigned made =
+        stage == STAGE_PRIOR ? TENSORS_IMAGE_EMBED | TENSORS_TEXTS_EMBEDS : TENSORS_IMAGE;
+    return tensors_present(item) & (made | TENSORS_RNG);
 }
 
 static void put_result(struct message *message, const struct item *item, enum stage stage)
@@ -318,11 +332,11 @@ static void put_result(struct message *message, const struct item *item, enum st
     void *bytes = NULL;
     size_t size = 0;
     if (!err.code)
-        tensors_encode(item, tensors_made(stage), &bytes, &size, &err);
+        tensors_encode(item, tensors_made(item, stage), &bytes, &size, &err);
     put_number(message, err.code);
     put_block(message, err.text, strlen(err.text));
     put_number(message, item->resized);
-    put_number(message, item->tokens_dropped);
+    put_number(message, tensors_made(item, stage));
     put_block(message, bytes, size);
     free(bytes);
 }
@@ -373,15 +387,16 @@ struct spread {
     const struct stage_watch *watch;
 };
 
-static int put_item(struct message *message, const struct item *item, enum stage stage,
-                    struct err *err)
+static int put_item(struct message *message, const struct item *item, struct err *err)
 {
     void *bytes = NULL;
     size_t size = 0;
-    unsigned needed = tensors_needed(stage);
-    int rc = needed ? tensors_encode(item, needed, &bytes, &size, err) : 0;
+    unsigned groups = tensors_present(item);
+    int rc = tensors_encode(item, groups, &bytes, &size, err);
     put_block(message, item->prompt, strlen(item->prompt));
     put_block(message, item->negative_prompt, strlen(item->negative_prompt));
+    put_item_fields(message, item);
+    put_number(message, groups);
     put_block(message, bytes, size);
     free(bytes);
     return rc;
@@ -396,7 +411,7 @@ static int order_make(const struct spread *spread, int rank, const char *model, 
     put(order, settings, sizeof(*settings));
     put_number(order, (int64_t)(spread->first[rank + 1] - spread->first[rank]));
     for (size_t i = spread->first[rank]; !rc && i < spread->first[rank + 1]; i++)
-        rc = put_item(order, spread->items[i], spread->shard->stage, err);
+        rc = put_item(order, spread->items[i], err);
     return rc;
 }
 
@@ -442,17 +457,18 @@ static void get_err(struct message *message, struct err *err)
     free(text);
 }
 
-static void get_result(struct message *message, struct item *item, enum stage stage)
+static void get_result(struct message *message, struct item *item)
 {
     struct err err = {0};
     size_t size;
     get_err(message, &err);
     item->resized = get_number(message) != 0;
     item->tokens_dropped = (int)get_number(message);
+    unsigned groups = (unsigned)get_number(message);
     const void *bytes = get_block(message, &size);
     item->image_size = 0; /* the result's may differ */
     if (!err.code)
-        tensors_decode(item, tensors_made(stage), bytes, size, &err);
+        tensors_decode(item, groups, bytes, size, &err);
     if (err.code)
         item->err = err;
 }
@@ -466,7 +482,7 @@ static void gather(const struct spread *spread, int rank)
     MPI_Send(&end, 1, MPI_INT, rank, TAG_STOP, MPI_COMM_WORLD);
     get_err(&result, &err);
     for (size_t i = spread->first[rank]; i < spread->first[rank + 1]; i++) {
-        get_result(&result, spread->items[i], spread->shard->stage);
+        get_result(&result, spread->items[i]);
         if (err.code)
             spread->items[i]->err = err;
     }

@@ -13,7 +13,7 @@
 #include "common/memory.h"
 
 /* Sizes that a shape can name, beside literal numbers. */
-enum { SIZE_D = -1, SIZE_L = -2, SIZE_W = -3, SIZE_S = -4, SIZES = 4 };
+enum { SIZE_D = -1, SIZE_L = -2, SIZE_W = -3, SIZE_S = -4, SIZE_R = -5, SIZE_X = -6, SIZE_T = -7 };
 
 static const struct layout {
     const char *name;
@@ -22,38 +22,92 @@ static const struct layout {
     int rank;
     int dim[3];
     size_t field; /* offset of the buffer's pointer in struct item; SIZE_MAX: the generator */
+    bool flags;   /* bytes that are 0 or 1 */
 } layouts[] = {
-    {"rng", TENSORS_RNG, DTYPE_U8, 1, {RNG_BYTES}, SIZE_MAX},
-    {"text_embed", TENSORS_TEXT, DTYPE_F32, 2, {2, SIZE_D}, offsetof(struct item, text_embed)},
+#define FIELD(name) offsetof(struct item, name)
+    {"rng", TENSORS_RNG, DTYPE_U8, 1, {RNG_BYTES}, SIZE_MAX, false},
+    {"text_embed", TENSORS_TEXT, DTYPE_F32, 2, {SIZE_R, SIZE_D}, FIELD(text_embed), false},
     {"text_states",
      TENSORS_TEXT,
      DTYPE_F32,
      3,
-     {2, SIZE_L, SIZE_W},
-     offsetof(struct item, text_states)},
-    {"text_mask", TENSORS_TEXT, DTYPE_U8, 2, {2, SIZE_L}, offsetof(struct item, text_mask)},
-    {"image_embed",
-     TENSORS_IMAGE_EMBED,
+     {SIZE_R, SIZE_L, SIZE_W},
+     FIELD(text_states),
+     false},
+    {"text_mask", TENSORS_TEXT, DTYPE_U8, 2, {SIZE_R, SIZE_L}, FIELD(text_mask), true},
+    {"texts_embeds",
+     TENSORS_TEXTS_EMBEDS,
      DTYPE_F32,
-     1,
-     {SIZE_D},
-     offsetof(struct item, image_embed)},
-    {"image", TENSORS_IMAGE, DTYPE_F32, 3, {SIZE_S, SIZE_S, 3}, offsetof(struct item, image)},
+     2,
+     {SIZE_X, SIZE_D},
+     FIELD(texts_embeds),
+     false},
+    {"image_embed", TENSORS_IMAGE_EMBED, DTYPE_F32, 1, {SIZE_D}, FIELD(image_embed), false},
+    {"invert_embed", TENSORS_INVERT_EMBED, DTYPE_F32, 1, {SIZE_D}, FIELD(invert_embed), false},
+    {"source", TENSORS_SOURCE, DTYPE_U8, 3, {SIZE_T, SIZE_T, 3}, FIELD(source), false},
+    {"mask", TENSORS_MASK, DTYPE_U8, 2, {SIZE_T, SIZE_T}, FIELD(mask), false},
+    {"image", TENSORS_IMAGE, DTYPE_F32, 3, {SIZE_S, SIZE_S, 3}, FIELD(image), false},
+#undef FIELD
 };
 #define LAYOUTS (sizeof(layouts) / sizeof(*layouts))
 
-unsigned tensors_needed(enum stage stage)
+/* --- which there are --- */
+
+static bool comes_before(const struct task *task, int hop, enum stage stage)
 {
-    switch (stage) {
+    for (int i = 0; i < hop; i++)
+        if (task->route[i].stage == stage)
+            return true;
+    return false;
+}
+
+/* What a stage that makes pictures begins with or keeps: an edit to its end, others as long as a
+   stage is still to begin with the source. */
+static unsigned source_groups(const struct task *task, int hop)
+{
+    if (task->type == JOB_EDIT)
+        return TENSORS_SOURCE | TENSORS_MASK;
+    for (int i = hop; i < task->hops; i++)
+        if (task->route[i].start != START_NOISE)
+            return TENSORS_SOURCE;
+    return 0;
+}
+
+/* The finished picture is judged by its prompt. */
+static unsigned score_groups(const struct task *task)
+{
+    bool scored = task->route[task->hops - 1].stage == STAGE_IMAGE_ENCODE;
+    return scored ? TENSORS_TEXT : 0;
+}
+
+static unsigned intake_groups(const struct task *task, int hop)
+{
+    unsigned groups = TENSORS_RNG;
+    if (comes_before(task, hop, STAGE_DECODER) || comes_before(task, hop, STAGE_UPSAMPLER_1) ||
+        comes_before(task, hop, STAGE_UPSAMPLER_2))
+        return TENSORS_IMAGE | TENSORS_TEXT;
+    if (comes_before(task, hop, STAGE_TEXT_ENCODE))
+        groups |= TENSORS_TEXT;
+    if (comes_before(task, hop, STAGE_PRIOR))
+        groups |= sources_texts(&task->sources) > 0 ? TENSORS_TEXTS_EMBEDS : TENSORS_IMAGE_EMBED;
+    return groups;
+}
+
+unsigned tensors_needed(const struct task *task, int hop)
+{
+    switch (task->route[hop].stage) {
     case STAGE_TEXT_ENCODE:
         return 0;
     case STAGE_PRIOR:
         return TENSORS_RNG | TENSORS_TEXT;
+    case STAGE_IMAGE_ENCODE:
+        return intake_groups(task, hop);
     case STAGE_DECODER:
-        return TENSORS_RNG | TENSORS_TEXT | TENSORS_IMAGE_EMBED;
+        return TENSORS_RNG | TENSORS_TEXT | TENSORS_IMAGE_EMBED | source_groups(task, hop) |
+               (task->type == JOB_TEXT_DIFF ? TENSORS_INVERT_EMBED : 0);
     case STAGE_UPSAMPLER_1:
     case STAGE_UPSAMPLER_2:
-        return TENSORS_RNG | TENSORS_IMAGE;
+        return TENSORS_RNG | TENSORS_IMAGE | source_groups(task, hop) | score_groups(task);
     case STAGE_COUNT:
         break;
     }
@@ -116,6 +170,12 @@ static int *size_field(struct item *item, int which)
         return &item->text_len;
     case SIZE_W:
         return &item->text_width;
+    case SIZE_R:
+        return &item->text_rows;
+    case SIZE_X:
+        return &item->text_count;
+    case SIZE_T:
+        return &item->source_size;
     default:
         return &item->image_size;
     }
@@ -140,7 +200,8 @@ static int check_dim(struct item *item, const struct layout *layout, int axis, i
     if (wanted > 0)
         return got == wanted ? 0 : refuse(layout, "has the wrong shape", err);
     int *size = size_field(item, wanted);
-    if (got < 1 || got > (wanted == SIZE_S ? TASK_SIDE_MAX : TASK_DIM_MAX))
+    bool side = wanted == SIZE_S || wanted == SIZE_T;
+    if (got < 1 || got > (side ? TASK_SIDE_MAX : TASK_DIM_MAX))
         return refuse(layout, "has a size out of bounds", err);
     if (*size && got != *size)
         return refuse(layout, "does not fit the others", err);
@@ -173,7 +234,7 @@ static int check_values(const struct layout *layout, const void *data, size_t by
     for (size_t i = 0; layout->dtype == DTYPE_F32 && i < bytes / sizeof(float); i++)
         if (!isfinite(numbers[i]))
             return refuse(layout, "holds a number that is not finite", err);
-    for (size_t i = 0; layout->dtype == DTYPE_U8 && i < bytes; i++)
+    for (size_t i = 0; layout->flags && i < bytes; i++)
         if (flags[i] > 1)
             return refuse(layout, "holds something other than 0 and 1", err);
     return 0;
@@ -230,6 +291,16 @@ int tensors_decode(struct item *item, unsigned groups, const void *bytes, size_t
 }
 
 /* --- writing --- */
+
+unsigned tensors_present(const struct item *item)
+{
+    unsigned groups = TENSORS_RNG;
+    for (size_t i = 0; i < LAYOUTS; i++)
+        if (layouts[i].field != SIZE_MAX &&
+            *(void *const *)(const void *)((const char *)item + layouts[i].field))
+            groups |= layouts[i].group;
+    return groups;
+}
 
 static int make_entry(const struct item *item, const struct layout *layout,
                       struct safetensors_entry *entry, uint8_t *rng, struct err *err)

@@ -14,18 +14,26 @@
 #include "common/storage.h"
 #include "stages/stage.h"
 
-#define TASK_BYTES_MAX  (64u << 20) /* of the tensors of one task */
-#define TASK_DIM_MAX    16384       /* of D, L and W */
-#define TASK_SIDE_MAX   2048        /* of S */
+#define TASK_BYTES_MAX (64u << 20) /* of the tensors of one task */
+#define TASK_DIM_MAX   16384       /* of D, L and W */
+#define TASK_SIDE_MAX  2048        /* of S */
 
 /* Groups of tensors. */
 enum tensors {
     TENSORS_RNG = 1,
     TENSORS_TEXT = 2, /* text_embed, text_states, text_mask */
     TENSORS_IMAGE_EMBED = 4,
-    TENSORS_IMAGE = 8
+    TENSORS_IMAGE = 8,
+    TENSORS_TEXTS_EMBEDS = 16,
+    TENSORS_INVERT_EMBED = 32,
+    TENSORS_SOURCE = 64,
+    TENSORS_MASK = 128,
+    TENSORS_ALL = 255
 };
-unsigned tensors_needed(enum stage stage); /* what a task record has for this stage */
+/* What the task's record has for the stage at `hop` of its route. */
+unsigned tensors_needed(const struct task *task, int hop);
+/* The groups that the item has. */
+unsigned tensors_present(const struct item *item);
 
 /*
  * Reads the header `task`. The task must be at `stage`, and its home below `homes` (the partitions
@@ -41,8 +49,8 @@ char *task_tensors_name(const struct task *task, enum stage stage);
  */
 int task_decode_ref(const struct task *task, const struct kafka_record *record,
                     const struct storage *storage, char **uri, struct err *err);
-/* Reads exactly the tensors of `groups` into an item after item_init(). Error: ERR_INVALID_RECORD;
-   the item can be released in any case. */
+/* Reads exactly the tensors of `groups` into an item after item_begin() or item_init(). Error:
+   ERR_INVALID_RECORD; the item can be released in any case. */
 int tensors_decode(struct item *item, unsigned groups, const void *bytes, size_t size,
                    struct err *err);
 /*

@@ -371,7 +371,7 @@ static int kafka_start(struct worker *worker, struct err *err)
         lanes[c][0] = topic_tasks(worker->stage, (enum task_class)c);
         options.lane_topics[c] = lanes[c];
         options.lane_group[c] = topic_tasks_group(worker->stage, (enum task_class)c);
-        for (int s = (int)worker->stage + 1; s < STAGE_COUNT; s++)
+        for (int s = STAGE_TEXT_ENCODE + 1; s < STAGE_COUNT; s++)
             outputs[count++] = topic_tasks((enum stage)s, (enum task_class)c);
     }
     outputs[count++] = topic_name(TOPIC_EVENTS);

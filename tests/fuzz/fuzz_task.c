@@ -35,9 +35,8 @@ static void check_header(const struct kafka_record *record, enum stage stage)
     free(text);
 }
 
-static void check_tensors(struct input input, enum stage stage)
+static void check_tensors(struct input input, unsigned groups)
 {
-    unsigned groups = tensors_needed(stage);
     struct item item, again;
     struct err err = {0};
     void *bytes;
@@ -61,6 +60,21 @@ static void check_tensors(struct input input, enum stage stage)
     item_release(&item);
 }
 
+/* What the record's task has with it; of one that is no task, what a text-to-image's has. */
+static unsigned groups_of(const struct kafka_record *record, enum stage stage)
+{
+    struct task task;
+    struct err err;
+    if (task_decode(&task, record, stage, HOMES, &err) != 0)
+        return stage == STAGE_TEXT_ENCODE ? 0
+               : stage == STAGE_PRIOR     ? TENSORS_RNG | TENSORS_TEXT
+               : stage == STAGE_DECODER   ? TENSORS_RNG | TENSORS_TEXT | TENSORS_IMAGE_EMBED
+                                          : TENSORS_RNG | TENSORS_IMAGE;
+    unsigned groups = tensors_needed(&task, task.hop);
+    task_release(&task);
+    return groups;
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     struct input input = {data, size};
@@ -72,6 +86,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
                                   .headers = headers,
                                   .header_count = ref.size ? 2 : 1};
     check_header(&record, stage);
-    check_tensors(input, stage);
+    check_tensors(input, groups_of(&record, stage));
     return 0;
 }

@@ -316,7 +316,7 @@ static void test_stop(void **state)
     scene_run(&scene, batch, BATCH, way->route, &watch);
     scene_close(&scene);
     int steps = 0;
-    for (enum stage stage = 0; stage < STAGE_COUNT; stage++)
+    for (enum stage stage = 0; stage <= STAGE_UPSAMPLER_2; stage++)
         steps += way->route->settings[stage].steps;
     assert_int_equal(stopper.calls, steps);
     assert_int_equal(together[1].err.code, ERR_CANCELLED);
@@ -336,7 +336,7 @@ static void test_not_finite(void **state)
     run_alone(dtype, &short_route, alone);
     init_batch(together, batch);
     open_mini(&scene, dtype, 2);
-    for (enum stage stage = 0; stage < STAGE_COUNT; stage++) {
+    for (enum stage stage = 0; stage <= STAGE_UPSAMPLER_2; stage++) {
         if (stage == STAGE_DECODER)
             together[0].image_embed[3] = NAN;
         golden_ok(
@@ -359,7 +359,7 @@ static void test_incomplete_items(void **state)
     struct scene scene;
     struct err err = {0};
     open_mini(&scene, DTYPE_F32, 2);
-    for (enum stage stage = STAGE_PRIOR; stage < STAGE_COUNT; stage++) {
+    for (enum stage stage = STAGE_PRIOR; stage <= STAGE_UPSAMPLER_2; stage++) {
         init_batch(items, batch);
         golden_ok(
             stage_run(scene.stages[stage], batch, BATCH, &short_route.settings[stage], NULL, &err),
@@ -420,7 +420,7 @@ static void test_steps_out_of_bounds(void **state)
     init_batch(items, batch);
     open_mini(&scene, DTYPE_F32, 2);
     scene_run(&scene, batch, BATCH, &short_route, NULL);
-    for (enum stage stage = STAGE_PRIOR; stage < STAGE_COUNT; stage++) {
+    for (enum stage stage = STAGE_PRIOR; stage <= STAGE_UPSAMPLER_2; stage++) {
         err = (struct err){0};
         assert_int_equal(stage_run(scene.stages[stage], batch, BATCH, &none, NULL, &err),
                          -ERR_INVALID_ARGUMENT);

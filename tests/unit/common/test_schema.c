@@ -59,7 +59,8 @@ static void check_sentences(void **state)
          "the record's version is 2, this unclip reads version 1"},
         {"job", "{\"version\":\"1\",\"type\":\"cancel\"}", "'/version' is '1', it must be 1"},
         {"job", "{\"version\":1,\"type\":\"text-to-video\"}",
-         "'/type' is 'text-to-video', it must be 'text-to-image' or 'cancel'"},
+         "'/type' is 'text-to-video', it must be 'text-to-image', 'variation', "
+         "'interpolate', 'edit', 'text-diff', 'upscale', 'embed', 'score' or 'cancel'"},
         {"job", "{\"version\":1}", "the field 'type' is missing"},
         {"job-cancel", "{\"version\":1,\"type\":\"cancel\",\"a~b/c\":1}",
          "unknown field '/a~0b~1c', known are version, type, id"},
@@ -285,14 +286,10 @@ static void check_examples(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(check_sentences),
-        cmocka_unit_test(check_zero),
-        cmocka_unit_test(check_not_json),
-        cmocka_unit_test(check_prompt_counts_characters),
-        cmocka_unit_test(check_sizes),
-        cmocka_unit_test(check_long_strings_in_patterns),
-        cmocka_unit_test(check_patterns),
-        cmocka_unit_test(check_examples),
+        cmocka_unit_test(check_sentences), cmocka_unit_test(check_zero),
+        cmocka_unit_test(check_not_json),  cmocka_unit_test(check_prompt_counts_characters),
+        cmocka_unit_test(check_sizes),     cmocka_unit_test(check_long_strings_in_patterns),
+        cmocka_unit_test(check_patterns),  cmocka_unit_test(check_examples),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

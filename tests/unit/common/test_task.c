@@ -136,7 +136,7 @@ static void refusals(void **state)
                    "task: '/route' has 'prior' after 'decoder'");
     assert_refused("route", "[{\"stage\":\"painter\",\"steps\":1,\"guidance\":0}]",
                    "task: '/route/0/stage' is 'painter', it must be 'text-encode', 'prior', "
-                   "'decoder', 'upsampler-1' or 'upsampler-2'");
+                   "'decoder', 'upsampler-1', 'upsampler-2' or 'image-encode'");
     struct task task;
     struct err err;
     assert_int_equal(task_parse(&task, "{", 1, &err), -ERR_INVALID_RECORD);
@@ -265,7 +265,7 @@ static void request_is_a_job(void **state)
     char *text = task_request_json(&task);
     assert_string_equal(text,
                         "{\"version\":1,\"type\":\"text-to-image\",\"prompt\":\"a red heart\","
-                        "\"n\":1,\"size\":256,\"seed\":43,\"model\":\"emoji\","
+                        "\"n\":1,\"model\":\"emoji\",\"size\":256,\"seed\":43,"
                         "\"steps\":{\"prior\":25,\"decoder\":30,\"upsampler-1\":7},"
                         "\"guidance\":{\"prior\":2.0,\"decoder\":2.5}}");
     assert_int_equal(job_parse(&job, "x", 1, text, strlen(text), "t", 0, 0, &err), 0);

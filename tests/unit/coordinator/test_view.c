@@ -267,18 +267,18 @@ static void test_the_queue_is_shown(void **state)
     pass(w, 1000);
     pass(w, 1000);
     assert_queue(w, "3:interactive:waiting", "4");
-    assert_queue(w, "no_worker", "text-encode,prior,decoder,upsampler-1,upsampler-2");
+    assert_queue(w, "no_worker", "text-encode,prior,decoder,upsampler-1,upsampler-2,image-encode");
     run_command(w, "HSET unclip:worker:prior-0 stage prior");
     run_command(w, "HSET unclip:worker:prior-1 stage prior");
     run_command(w, "SADD unclip:workers prior-0 prior-1 decoder-0");
     pass(w, 1000);
-    assert_queue(w, "no_worker", "text-encode,decoder,upsampler-1,upsampler-2");
+    assert_queue(w, "no_worker", "text-encode,decoder,upsampler-1,upsampler-2,image-encode");
     run_command(w, "DEL unclip:worker:prior-0");
     pass(w, 1000);
-    assert_queue(w, "no_worker", "text-encode,decoder,upsampler-1,upsampler-2");
+    assert_queue(w, "no_worker", "text-encode,decoder,upsampler-1,upsampler-2,image-encode");
     run_command(w, "DEL unclip:worker:prior-1");
     pass(w, 1000);
-    assert_queue(w, "no_worker", "text-encode,prior,decoder,upsampler-1,upsampler-2");
+    assert_queue(w, "no_worker", "text-encode,prior,decoder,upsampler-1,upsampler-2,image-encode");
 }
 
 static void test_workers_progress_stays(void **state)

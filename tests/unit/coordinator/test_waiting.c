@@ -370,7 +370,7 @@ static void test_memory_of_a_waiting_job(void **state)
     struct ledger *ledger = w->f.ledger;
     size_t before = mallinfo2().uordblks;
     for (int i = 0; i < MANY; i++) {
-        struct job job = {.n = 4, .hops = STAGE_COUNT, .size = 1024, .task_class = CLASS_BULK};
+        struct job job = {.n = 4, .hops = ROUTE_MAX, .size = 1024, .task_class = CLASS_BULK};
         snprintf(job.id, sizeof job.id, "run-2026-01-31-%06d", i);
         strcpy(job.model, "emoji");
         job.prompt = xasprintf("a photo of a small red fox that sits in fresh snow at dusk, number "

@@ -42,7 +42,9 @@ static char *put(const char *name)
     char *uri;
     size_t size;
     fixture_item(&item, "a", "b");
-    assert_int_equal(tensors_encode(&item, tensors_needed(STAGE_DECODER), &bytes, &size, &err), 0);
+    assert_int_equal(tensors_encode(&item, TENSORS_RNG | TENSORS_TEXT | TENSORS_IMAGE_EMBED, &bytes,
+                                    &size, &err),
+                     0);
     assert_int_equal(storage_write(storage, name, bytes, size, &uri, &err), 0);
     free(bytes);
     item_release(&item);

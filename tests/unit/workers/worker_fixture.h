@@ -14,6 +14,9 @@
 #define FIXTURE_L 3
 #define FIXTURE_W 5
 
+/* The route of a picture of 1024 px from a text has all stages but image-encode. */
+#define FIXTURE_HOPS STAGE_IMAGE_ENCODE
+
 static inline struct task fixture_task(enum stage stage)
 {
     struct task task = {.job = "my-heart",
@@ -23,12 +26,12 @@ static inline struct task fixture_task(enum stage stage)
                         .model = "emoji",
                         .size = 256,
                         .seed = 43,
-                        .hops = STAGE_COUNT,
+                        .hops = FIXTURE_HOPS,
                         .created_at_ms = 1000,
                         .enqueued_at_ms = 2000};
     task.prompt = xstrdup("a red heart");
     task.negative_prompt = xstrdup("");
-    for (int i = 0; i < STAGE_COUNT; i++)
+    for (int i = 0; i < FIXTURE_HOPS; i++)
         task.route[i] = (struct hop){.stage = (enum stage)i,
                                      .steps = stage_has_steps((enum stage)i) ? 25 : 0,
                                      .guidance = 2};

@@ -207,7 +207,7 @@ static void prior_of_other_settings_stays_apart(void **state)
     task.route[1].eta = 0;
     assert_true(get_prior("m", &task, &item));
     task.route[1].sampler = SAMPLER_DDPM;
-    task.route[1].guidance += 1e-9;
+    task.route[1].guidance += 1e-4f;
     assert_false(get_prior("m", &task, &item));
     item_release(&item);
     task_release(&task);

@@ -59,6 +59,15 @@ uint32_t rng_random(struct rng *rng)
     return temper(rng->state[rng->next++]);
 }
 
+void rng_fork(const struct rng *rng, uint32_t branch, struct rng *out)
+{
+    struct rng ahead = *rng;
+    uint32_t seed = rng_random(&ahead) ^ branch * 0x9e3779b9u; /* 2^32 / golden ratio */
+    seed = (seed ^ seed >> 16) * 0x85ebca6bu;                  /* MurmurHash3's finaliser */
+    seed = (seed ^ seed >> 13) * 0xc2b2ae35u;
+    rng_seed(out, seed ^ seed >> 16);
+}
+
 static float uniform_float(uint32_t word)
 {
     return (float)(int32_t)(word & 0xffffffu) * 0x1p-24f;

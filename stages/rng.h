@@ -24,6 +24,9 @@ struct rng {
 
 void rng_seed(struct rng *rng, uint64_t seed);
 uint32_t rng_random(struct rng *rng);
+/* Another generator, whose seed follows from what `rng`, which stays as it is, would draw next and
+   the branch's number; out may be rng. */
+void rng_fork(const struct rng *rng, uint32_t branch, struct rng *out);
 void rng_uniform(struct rng *rng, float *out, size_t count); /* torch.rand: [0, 1) */
 void rng_normal(struct rng *rng, float *out, size_t count); /* torch.randn of a contiguous tensor */
 

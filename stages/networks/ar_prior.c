@@ -199,7 +199,8 @@ size_t ar_prior_row_bytes(const struct nn *nn, const struct ar_prior *prior)
     const struct ar_prior_config *config = &prior->config;
     size_t s = (size_t)positions(config), width = (size_t)config->width;
     size_t seen = (size_t)config->num_layers * s * 2 * width * dtype_size(nn_dtype(nn));
-    return seen + (size_t)prefix(config) * (s + 16 * width) * sizeof(float);
+    size_t prefix_row = s + 16 * width + (size_t)config->text_dim; /* mask, activations, text */
+    return seen + (size_t)prefix(config) * prefix_row * sizeof(float);
 }
 
 /* Position `at` of row i may see all keys up to it but the text's padding: [n, l, s], for positions

@@ -38,6 +38,30 @@ static void test_seed_has_32_bits(void **state)
     assert_memory_equal(&a, &b, sizeof a);
 }
 
+/* Branches differ from each other, from their origin, and with what it would draw next. */
+static void test_forks(void **state)
+{
+    (void)state;
+    enum { COUNT = 64 };
+    struct rng origin, copy, fork;
+    uint32_t first[2 * COUNT];
+    rng_seed(&origin, 42);
+    for (uint32_t i = 0; i < 2 * COUNT; i++) {
+        if (i == COUNT)
+            rng_random(&origin);
+        copy = origin;
+        rng_fork(&origin, i % COUNT + 1, &fork);
+        assert_memory_equal(&copy, &origin, sizeof copy);
+        first[i] = rng_random(&fork);
+        assert_int_not_equal(first[i], rng_random(&copy));
+        for (uint32_t k = 0; k < i; k++)
+            assert_int_not_equal(first[i], first[k]);
+    }
+    rng_seed(&origin, 42);
+    rng_fork(&origin, 1, &origin); /* in place, and the same again */
+    assert_int_equal(rng_random(&origin), first[0]);
+}
+
 static void test_uniform_in_runs(void **state)
 {
     (void)state;
@@ -240,6 +264,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_published_words),
         cmocka_unit_test(test_seed_has_32_bits),
+        cmocka_unit_test(test_forks),
         cmocka_unit_test(test_uniform_in_runs),
         cmocka_unit_test(test_wide_normals),
         cmocka_unit_test(test_wide_rest),

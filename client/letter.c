@@ -8,6 +8,7 @@
 #include <time.h>
 
 #include "client/text.h"
+#include "common/base64.h"
 #include "common/job.h"
 #include "common/json.h"
 #include "common/memory.h"
@@ -208,45 +209,13 @@ static int task_resend(const struct letter *letter, const char *header, struct r
     return rc;
 }
 
-static int digit(char c)
-{
-    static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    const char *at = c ? strchr(digits, c) : NULL;
-    return at ? (int)(at - digits) : -1;
-}
-
-/* Owned; NULL when it is not base 64. */
-static char *base64_decode(const char *text, size_t *size)
-{
-    size_t length = strlen(text), used = 0;
-    char *out = xmalloc(length / 4 * 3 + 1);
-    bool good = length % 4 == 0;
-    for (size_t i = 0; good && i < length; i += 4) {
-        int pads = text[i + 3] == '=' ? 1 + (text[i + 2] == '=') : 0;
-        unsigned long group = 0;
-        for (int j = 0; j < 4; j++) {
-            int value = j >= 4 - pads ? 0 : digit(text[i + (size_t)j]);
-            good = good && value >= 0 && (pads == 0 || i + 4 == length);
-            group = group << 6 | (unsigned long)(value & 63);
-        }
-        for (int j = 0; j < 3 - pads; j++)
-            out[used++] = (char)(group >> (16 - 8 * j) & 255);
-    }
-    if (!good) {
-        free(out);
-        return NULL;
-    }
-    *size = used;
-    return out;
-}
-
 /* The refused record's bytes. Left NULL where it had none. */
 static int value_take(const struct letter *letter, struct resend *resend, struct err *err)
 {
     const char *encoded = text_of(letter->json, "value_base64");
     const json_t *value = json_object_get(letter->json, "value");
     if (encoded) {
-        resend->value = base64_decode(encoded, &resend->output.value_size);
+        resend->value = base64_decode(encoded, strlen(encoded), &resend->output.value_size);
         if (!resend->value)
             return err_set(err, ERR_INVALID_RECORD, "its value is not base 64");
     } else if (json_is_string(value)) {

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/base64.h"
 #include "common/clock.h"
 #include "common/memory.h"
 #include "common/protocol.h"
@@ -34,24 +35,12 @@ static json_t *clean_text(const void *bytes, size_t size)
     return value;
 }
 
-static json_t *base64(const unsigned char *bytes, size_t size)
+static json_t *base64(const void *bytes, size_t size)
 {
-    static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    char *out = xmalloc((size + 2) / 3 * 4 + 1);
-    size_t used = 0;
-    for (size_t i = 0; i < size; i += 3) {
-        unsigned long group = (unsigned long)bytes[i] << 16;
-        if (i + 1 < size)
-            group |= (unsigned long)bytes[i + 1] << 8;
-        if (i + 2 < size)
-            group |= bytes[i + 2];
-        out[used++] = digits[group >> 18];
-        out[used++] = digits[group >> 12 & 63];
-        out[used++] = i + 1 < size ? digits[group >> 6 & 63] : '=';
-        out[used++] = i + 2 < size ? digits[group & 63] : '=';
-    }
-    json_t *value = json_stringn(out, used);
-    free(out);
+    size_t length;
+    char *text = base64_encode(bytes, size, &length);
+    json_t *value = json_stringn(text, length);
+    free(text);
     return value;
 }
 
@@ -88,7 +77,7 @@ static void add_value(json_t *out, const struct kafka_record *record, bool *trun
     if (record->value_size > DEAD_LETTER_VALUE_MAX)
         size = DEAD_LETTER_VALUE_MAX;
     json_object_set_new(out, "value", json_null());
-    json_object_set_new(out, "value_base64", base64((const unsigned char *)text, size));
+    json_object_set_new(out, "value_base64", base64(text, size));
 }
 
 /* The length of what is kept of `text`: at most `limit` bytes, and at most *room, which it takes.

@@ -6,6 +6,7 @@
 
 #include "common/config.h"
 #include "common/fault.h"
+#include "common/fetch.h"
 #include "common/http.h"
 #include "common/image.h"
 #include "common/kafka.h"
@@ -82,6 +83,10 @@ static int run(const struct config *config, enum stage stage, struct shard *shar
     snprintf(who, sizeof(who), shard_rank(shard) ? "worker %s-%lld rank %d" : "worker %s-%lld",
              stage_name(stage), (long long)config->slot, shard_rank(shard));
     log_init(who, level);
+    if (fetch_check_allowed(config->fetch, &err)) {
+        err_prefix(&err, "--fetch");
+        return misuse(err.text);
+    }
     if (fault_open(FAULT_WORKER, &err))
         return misuse(err.text);
     if (image_setup("unclip-worker", &err) || http_setup(&err) ||

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The embedding cache. One entry of the text cache is one row of the item's text tensors. The
- * prompt's row tells how many tokens did not fit; the negative prompt's row does not know that of
- * itself, so it never replaces an entry, and as a prompt's row it counts as missing.
+ * prompt's row tells how many tokens did not fit; the other rows do not know that of themselves, so
+ * they never replace an entry, and as a prompt's row they count as missing.
  */
 #include "workers/cache.h"
 
@@ -15,7 +15,8 @@
 #include "common/safetensors.h"
 #include "workers/task_codec.h"
 
-#define DROPPED_KEY "tokens_dropped"
+#define DROPPED_KEY    "tokens_dropped"
+#define FIRST_TEXT_ROW 2 /* of item.texts; before it stand the prompt and the negative prompt */
 
 /* --- Redis --- */
 
@@ -38,19 +39,23 @@ static int keep(const struct cache *cache, const char *key, const void *bytes, s
 
 /* --- text --- */
 
-static void text_key(const char *model, const char *text, char out[REDIS_KEY_SIZE])
+static const char *row_text(const struct item *item, int row)
+{
+    return row == 0   ? item->prompt
+           : row == 1 ? item->negative_prompt
+                      : item->texts[row - FIRST_TEXT_ROW];
+}
+
+/* What is done with a text that is too long tells entries apart, too. */
+static void text_key(const char *model, const struct item *item, int row, char out[REDIS_KEY_SIZE])
 {
     char hash[DIGEST_TEXT_SIZE];
     struct digest *digest = digest_new();
     digest_add_text(digest, model);
-    digest_add_text(digest, text);
+    digest_add_text(digest, row_text(item, row));
+    digest_add_text(digest, overflow_name(item->overflow));
     digest_finish(digest, hash);
     redis_key(REDIS_KEY_EMBED_TEXT, hash, out);
-}
-
-static const char *row_text(const struct item *item, int row)
-{
-    return row == 0 ? item->prompt : item->negative_prompt;
 }
 
 static bool entry_is(const struct safetensors_entry *entry, enum dtype dtype, int rank)
@@ -66,7 +71,7 @@ static bool size_agrees(int *size, int64_t got, int limit)
     return true;
 }
 
-/* Whether the row's shapes are sound and equal the other row's; notes them in the item. */
+/* Whether the row's shapes are sound and equal the other rows'; notes them in the item. */
 static bool row_sizes(struct item *item, const struct safetensors_entry *embed,
                       const struct safetensors_entry *states, const struct safetensors_entry *mask)
 {
@@ -80,12 +85,13 @@ static bool row_sizes(struct item *item, const struct safetensors_entry *embed,
 
 static bool text_alloc(struct item *item, size_t embed, size_t states, size_t mask)
 {
+    size_t rows = (size_t)item->text_rows;
     if (!item->text_embed)
-        item->text_embed = malloc(2 * embed);
+        item->text_embed = malloc(rows * embed);
     if (!item->text_states)
-        item->text_states = malloc(2 * states);
+        item->text_states = malloc(rows * states);
     if (!item->text_mask)
-        item->text_mask = malloc(2 * mask);
+        item->text_mask = malloc(rows * mask);
     return item->text_embed && item->text_states && item->text_mask;
 }
 
@@ -140,7 +146,7 @@ static int get_row(const struct cache *cache, const char *model, struct item *it
     char key[REDIS_KEY_SIZE];
     struct redis_reply *reply;
     struct safetensors *file;
-    text_key(model, row_text(item, row), key);
+    text_key(model, item, row, key);
     *hit = false;
     int rc = fetch(cache, key, &reply, err);
     if (rc)
@@ -166,9 +172,10 @@ static void text_forget(struct item *item)
 int cache_get_text(const struct cache *cache, const char *model, struct item *item, bool *hit,
                    struct err *err)
 {
-    int rc = get_row(cache, model, item, 0, hit, err);
-    if (!rc && *hit)
-        rc = get_row(cache, model, item, 1, hit, err);
+    int rc = 0;
+    *hit = true;
+    for (int row = 0; row < item->text_rows && !rc && *hit; row++)
+        rc = get_row(cache, model, item, row, hit, err);
     if (rc || !*hit) {
         *hit = false;
         text_forget(item);
@@ -203,7 +210,7 @@ static int put_row(const struct cache *cache, const char *model, const struct it
     int rc = safetensors_encode(entries, 3, &note, row == 0, &bytes, &size, err);
     if (rc)
         return rc;
-    text_key(model, row_text(item, row), key);
+    text_key(model, item, row, key);
     rc = keep(cache, key, bytes, size, row == 0, err);
     free(bytes);
     return rc;
@@ -212,8 +219,10 @@ static int put_row(const struct cache *cache, const char *model, const struct it
 int cache_put_text(const struct cache *cache, const char *model, const struct item *item,
                    struct err *err)
 {
-    int rc = put_row(cache, model, item, 0, err);
-    return rc ? rc : put_row(cache, model, item, 1, err);
+    int rc = 0;
+    for (int row = 0; row < item->text_rows && !rc; row++)
+        rc = put_row(cache, model, item, row, err);
+    return rc;
 }
 
 /* --- prior --- */
@@ -233,6 +242,9 @@ static void prior_key(const char *model, const struct task *task, char out[REDIS
     digest_add_text(digest, guidance);
     digest_add_text(digest, sampler_name(hop->sampler));
     digest_add_text(digest, eta);
+    digest_add_text(digest, prior_kind_name(hop->prior));
+    digest_add_number(digest, hop->candidates > 1 ? hop->candidates : 1);
+    digest_add_text(digest, overflow_name(task->overflow));
     digest_finish(digest, hash);
     redis_key(REDIS_KEY_EMBED_PRIOR, hash, out);
 }
@@ -259,8 +271,10 @@ int cache_get_prior(const struct cache *cache, const char *model, const struct t
 {
     char key[REDIS_KEY_SIZE];
     struct redis_reply *reply;
-    prior_key(model, task, key);
     *hit = false;
+    if (item->text_rows > FIRST_TEXT_ROW)
+        return 0;
+    prior_key(model, task, key);
     int rc = fetch(cache, key, &reply, err);
     if (rc)
         return rc;
@@ -275,6 +289,8 @@ int cache_put_prior(const struct cache *cache, const char *model, const struct t
     char key[REDIS_KEY_SIZE];
     void *bytes;
     size_t size;
+    if (item->text_rows > FIRST_TEXT_ROW)
+        return 0;
     int rc = tensors_encode(item, TENSORS_RNG | TENSORS_IMAGE_EMBED, &bytes, &size, err);
     if (rc)
         return rc;

@@ -23,13 +23,14 @@ struct cache {
     int64_t ttl_s;
 };
 
-/* Fills in text_embed, text_states, text_mask and tokens_dropped, when both rows are there. The
-   rows are kept apart, so that the empty negative prompt is shared by all. */
+/* Fills in text_embed, text_states, text_mask and tokens_dropped, when all rows are there. The rows
+   are kept apart, so that the empty negative prompt is shared by all. */
 int cache_get_text(const struct cache *cache, const char *model, struct item *item, bool *hit,
                    struct err *err);
 int cache_put_text(const struct cache *cache, const char *model, const struct item *item,
                    struct err *err);
-/* Fills in image_embed, and the generator as the prior left it. */
+/* Fills in image_embed, and the generator as the prior left it. The embeddings of several texts are
+   not kept. */
 int cache_get_prior(const struct cache *cache, const char *model, const struct task *task,
                     struct item *item, bool *hit, struct err *err);
 int cache_put_prior(const struct cache *cache, const char *model, const struct task *task,

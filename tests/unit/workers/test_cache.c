@@ -109,6 +109,56 @@ static void rows_are_shared(void **state)
     assert_true(has_text("m", "one", ""));
 }
 
+/* Makes an item's texts those two. */
+static void add_texts(struct item *item, const char *one, const char *other)
+{
+    item->texts[item->text_count++] = one;
+    item->texts[item->text_count++] = other;
+    item->text_rows += item->text_count;
+}
+
+static void further_texts_come_back(void **state)
+{
+    (void)state;
+    struct item item, back;
+    struct err err = {0};
+    fixture_item(&item, "one", "");
+    free(item.text_embed);
+    free(item.text_states);
+    free(item.text_mask);
+    add_texts(&item, "two", "three");
+    item.text_embed = fixture_floats(4 * FIXTURE_D, 1);
+    item.text_states = fixture_floats(4 * FIXTURE_L * FIXTURE_W, 2);
+    item.text_mask = calloc(4, FIXTURE_L);
+    item.text_mask[3 * FIXTURE_L] = 1;
+    assert_int_equal(cache_put_text(&cache, "m", &item, &err), 0);
+    item_init(&back, "one", "", 1);
+    add_texts(&back, "two", "three");
+    assert_true(get_text("m", &back));
+    assert_memory_equal(back.text_embed, item.text_embed, 4 * FIXTURE_D * sizeof(float));
+    assert_memory_equal(back.text_states, item.text_states,
+                        4 * FIXTURE_L * FIXTURE_W * sizeof(float));
+    assert_memory_equal(back.text_mask, item.text_mask, 4 * FIXTURE_L);
+    item_release(&back);
+    item_init(&back, "one", "", 1);
+    add_texts(&back, "two", "four");
+    assert_false(get_text("m", &back));
+    assert_null(back.text_embed);
+    item_release(&back);
+    item_release(&item);
+}
+
+static void text_of_another_overflow_stays_apart(void **state)
+{
+    (void)state;
+    struct item item;
+    put_text("m", "one", "");
+    item_init(&item, "one", "", 1);
+    item.overflow = OVERFLOW_SPLIT;
+    assert_false(get_text("m", &item));
+    item_release(&item);
+}
+
 static void entries_expire(void **state)
 {
     (void)state;
@@ -213,6 +263,53 @@ static void prior_of_other_settings_stays_apart(void **state)
     task_release(&task);
 }
 
+static void priors_of_other_kinds_stay_apart(void **state)
+{
+    (void)state;
+    struct task task = fixture_task(STAGE_PRIOR);
+    struct hop *hop = &task.route[1];
+    struct item item;
+    struct err err = {0};
+    fixture_item(&item, task.prompt, "");
+    for (int kind = 0; kind < PRIOR_COUNT; kind++)
+        for (int candidates = 1; candidates <= 3; candidates++) {
+            hop->prior = (enum prior_kind)kind;
+            hop->candidates = candidates;
+            assert_false(get_prior("m", &task, &item));
+            assert_int_equal(cache_put_prior(&cache, "m", &task, &item, &err), 0);
+            assert_true(get_prior("m", &task, &item));
+        }
+    hop->candidates = 1;
+    assert_true(get_prior("m", &task, &item));
+    hop->candidates = 0; /* is one, too */
+    assert_true(get_prior("m", &task, &item));
+    task.overflow = OVERFLOW_SPLIT;
+    assert_false(get_prior("m", &task, &item));
+    item_release(&item);
+    task_release(&task);
+}
+
+/* Of several texts it makes several embeddings, which are not its image_embed. */
+static void priors_of_several_texts_are_not_kept(void **state)
+{
+    (void)state;
+    struct task task = fixture_task(STAGE_PRIOR);
+    struct item item;
+    struct err err = {0};
+    fixture_item(&item, task.prompt, "");
+    item.text_rows = 3;
+    assert_int_equal(cache_put_prior(&cache, "m", &task, &item, &err), 0);
+    item.text_rows = 2;
+    assert_false(get_prior("m", &task, &item));
+    assert_int_equal(cache_put_prior(&cache, "m", &task, &item, &err), 0);
+    assert_true(get_prior("m", &task, &item));
+    item.text_rows = 3;
+    assert_false(get_prior("m", &task, &item));
+    item.text_rows = 2;
+    item_release(&item);
+    task_release(&task);
+}
+
 static void damaged_entries_are_missing(void **state)
 {
     (void)state;
@@ -255,10 +352,14 @@ int main(void)
         cmocka_unit_test_teardown(text_comes_back, empty),
         cmocka_unit_test_teardown(text_of_others_stays_apart, empty),
         cmocka_unit_test_teardown(rows_are_shared, empty),
+        cmocka_unit_test_teardown(further_texts_come_back, empty),
+        cmocka_unit_test_teardown(text_of_another_overflow_stays_apart, empty),
         cmocka_unit_test_teardown(odd_text_is_missing, empty),
         cmocka_unit_test_teardown(entries_expire, empty),
         cmocka_unit_test_teardown(prior_comes_back_with_its_generator, empty),
         cmocka_unit_test_teardown(prior_of_other_settings_stays_apart, empty),
+        cmocka_unit_test_teardown(priors_of_other_kinds_stay_apart, empty),
+        cmocka_unit_test_teardown(priors_of_several_texts_are_not_kept, empty),
         cmocka_unit_test_teardown(damaged_entries_are_missing, empty),
         cmocka_unit_test_teardown(redis_away, empty),
     };

@@ -112,6 +112,41 @@ void item_release(struct item *item)
     memset(item, 0, sizeof *item);
 }
 
+bool item_same_text(const struct item *a, const struct item *b)
+{
+    bool same = strcmp(a->prompt, b->prompt) == 0 &&
+                strcmp(a->negative_prompt, b->negative_prompt) == 0 && a->overflow == b->overflow &&
+                a->text_rows == b->text_rows;
+    for (int i = 0; same && i < a->text_rows - ITEM_ROWS; i++)
+        same = strcmp(a->texts[i], b->texts[i]) == 0;
+    return same;
+}
+
+static bool copy_buffer(void *to, const void *from, size_t size)
+{
+    void **buffer = to;
+    *buffer = malloc(size);
+    if (*buffer)
+        memcpy(*buffer, from, size);
+    return *buffer != NULL;
+}
+
+int item_copy_text(struct item *to, const struct item *from, struct err *err)
+{
+    size_t rows = (size_t)from->text_rows, d = (size_t)from->embed_dim;
+    size_t l = (size_t)from->text_len, w = (size_t)from->text_width;
+    to->text_rows = from->text_rows;
+    to->embed_dim = from->embed_dim;
+    to->text_len = from->text_len;
+    to->text_width = from->text_width;
+    to->tokens_dropped = from->tokens_dropped;
+    if (copy_buffer(&to->text_embed, from->text_embed, rows * d * sizeof(float)) &&
+        copy_buffer(&to->text_states, from->text_states, rows * l * w * sizeof(float)) &&
+        copy_buffer(&to->text_mask, from->text_mask, rows * l))
+        return 0;
+    return err_set(err, ERR_OUT_OF_MEMORY, "no memory for an embedding");
+}
+
 bool item_live(const struct item *item)
 {
     return item->err.code == ERR_OK;

@@ -89,6 +89,11 @@ struct task;
 /* The item of a task that is at its hop; the strings are the task's. */
 void item_begin(struct item *item, const struct task *task);
 void item_release(struct item *item);
+/* Whether their texts are the same and are read alike, so that so are their text tensors. */
+bool item_same_text(const struct item *a, const struct item *b);
+/* Copies the text tensors, which `to` has not yet, from an item of the same text.
+   ERR_OUT_OF_MEMORY. */
+int item_copy_text(struct item *to, const struct item *from, struct err *err);
 
 /* How a stage is to work, as the task's hop says it (common/hop.h). */
 struct stage_settings {

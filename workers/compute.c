@@ -269,50 +269,21 @@ static void run(struct pass *pass)
     }
 }
 
-static bool same_text(const struct parcel *a, const struct parcel *b)
-{
-    return strcmp(a->task.prompt, b->task.prompt) == 0 &&
-           strcmp(a->task.negative_prompt, b->task.negative_prompt) == 0;
-}
-
-static bool copy_buffer(void *to, const void *from, size_t size)
-{
-    void **buffer = to;
-    *buffer = malloc(size);
-    if (*buffer)
-        memcpy(*buffer, from, size);
-    return *buffer != NULL;
-}
-
 static void copy_text(struct parcel *parcel, const struct parcel *from)
 {
-    struct item *to = &parcel->item;
-    const struct item *item = &from->item;
-    size_t l = (size_t)item->text_len, w = (size_t)item->text_width;
     struct err err = {0};
     parcel->outcome = from->outcome;
     parcel->err = from->err;
     parcel->cache_hit = true;
-    if (from->outcome != OUTCOME_FINISHED)
-        return;
-    to->embed_dim = item->embed_dim;
-    to->text_len = item->text_len;
-    to->text_width = item->text_width;
-    to->tokens_dropped = item->tokens_dropped;
-    if (!copy_buffer(&to->text_embed, item->text_embed,
-                     2 * (size_t)item->embed_dim * sizeof(float)) ||
-        !copy_buffer(&to->text_states, item->text_states, 2 * l * w * sizeof(float)) ||
-        !copy_buffer(&to->text_mask, item->text_mask, 2 * l)) {
-        err_set(&err, ERR_OUT_OF_MEMORY, "no memory for an embedding");
+    if (from->outcome == OUTCOME_FINISHED && item_copy_text(&parcel->item, &from->item, &err))
         parcel_fail(parcel, &err);
-    }
 }
 
 /* The pictures of one job have one prompt: it is computed once. `first[i]` is where. */
 static size_t find_texts(struct pass *all, struct pass *distinct, size_t *first)
 {
     for (size_t i = 0; i < all->count; i++) {
-        for (first[i] = 0; !same_text(all->parcels[first[i]], all->parcels[i]); first[i]++)
+        for (first[i] = 0; !item_same_text(all->items[first[i]], all->items[i]); first[i]++)
             ;
         if (first[i] == i)
             pass_add(distinct, all->parcels[i]);

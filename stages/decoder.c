@@ -94,6 +94,7 @@ struct decoder_run {
     bool guided;
     int64_t text_len;             /* L */
     struct condition *conditions; /* by the item's index in the batch */
+    struct condition *inverse;    /* the same for an inversion; without buffers: conditions */
     float *row;                   /* [S · S · out_channels]: one row of the U-Net's output */
     float *uncond;                /* [S · S · 3] */
 };
@@ -124,19 +125,19 @@ struct proj_input {
 };
 
 static void put_proj_row(const struct decoder_run *run, const struct proj_input *input, int64_t row,
-                         const struct item *item, int text_row)
+                         const struct item *item, bool inverse, int text_row)
 {
     int64_t d = item->embed_dim, lw = (int64_t)item->text_len * item->text_width;
-    const float *image = text_row == ITEM_ROW_PROMPT
-                             ? item->image_embed
-                             : run->stage->text_proj.learned_classifier_free_guidance_embeddings;
+    const float *image = run->stage->text_proj.learned_classifier_free_guidance_embeddings;
+    if (text_row == ITEM_ROW_PROMPT)
+        image = inverse ? item->invert_embed : item->image_embed;
     tensor_put(input->image_embed, row * d, image, d);
     tensor_put(input->text_embed, row * d, item->text_embed + text_row * d, d);
     tensor_put(input->text_states, row * lw, item->text_states + text_row * lw, lw);
 }
 
 static int project(struct decoder_run *run, struct item *const *items,
-                   struct condition *const *conditions, size_t count, struct err *err)
+                   struct condition *const *conditions, size_t count, bool inverse, struct err *err)
 {
     struct nn *nn = run->stage->nn;
     const struct text_proj_config *config = &run->stage->text_proj.config;
@@ -149,7 +150,7 @@ static int project(struct decoder_run *run, struct item *const *items,
         .text_states = NN_NEW(nn, nn_dtype(nn), rows, run->text_len, d),
     };
     for (int64_t row = 0; row < rows; row++)
-        put_proj_row(run, &input, row, items[row / ITEM_ROWS], (int)(row % ITEM_ROWS));
+        put_proj_row(run, &input, row, items[row / ITEM_ROWS], inverse, (int)(row % ITEM_ROWS));
     struct text_proj_output out = text_proj_forward(nn, &run->stage->text_proj, input.image_embed,
                                                     input.text_embed, input.text_states);
     for (int64_t i = 0; i < (int64_t)count; i++) {
@@ -160,8 +161,9 @@ static int project(struct decoder_run *run, struct item *const *items,
     return nn_finish(nn, err);
 }
 
+/* Fills run->inverse of the items that have an embedding for it, or run->conditions of all. */
 static int project_all(struct decoder_run *run, struct item *const *items, size_t count,
-                       struct err *err)
+                       bool inverse, struct err *err)
 {
     struct item *pass[ITEMS_A_PASS];
     struct condition *conditions[ITEMS_A_PASS];
@@ -169,16 +171,24 @@ static int project_all(struct decoder_run *run, struct item *const *items, size_
     for (size_t next = 0; next < count && rc == 0;) {
         size_t n = 0;
         for (; next < count && n < ITEMS_A_PASS; next++) {
-            struct condition *condition = &run->conditions[next];
-            if (!item_live(items[next]) || !condition_allocate(condition, run, items[next]))
+            struct condition *condition = &(inverse ? run->inverse : run->conditions)[next];
+            if (!item_live(items[next]) || (inverse && !items[next]->invert_embed) ||
+                !condition_allocate(condition, run, items[next]))
                 continue;
             pass[n] = items[next];
             conditions[n++] = condition;
         }
         if (n)
-            rc = project(run, pass, conditions, n, err);
+            rc = project(run, pass, conditions, n, inverse, err);
     }
     return rc;
+}
+
+static const struct condition *condition_of(const struct decoder_run *run,
+                                            const struct latent *latent, bool inverting)
+{
+    const struct condition *inverse = &run->inverse[latent->index];
+    return inverting && inverse->context ? inverse : &run->conditions[latent->index];
 }
 
 /* ---- the steps ---- */
@@ -195,10 +205,10 @@ static void put_bias(float *bias, const struct item *item, int text_row, int64_t
 
 static void put_row(const struct decoder_run *run, struct tensor sample,
                     const struct unet_condition *input, int64_t row, const struct latent *latent,
-                    int text_row)
+                    bool inverting, int text_row)
 {
     const struct text_proj_config *config = &run->stage->text_proj.config;
-    const struct condition *condition = &run->conditions[latent->index];
+    const struct condition *condition = condition_of(run, latent, inverting);
     int64_t values = tensor_count(sample) / sample.dim[0], context = context_size(run);
     int64_t time = config->time_embed_dim, extra = config->clip_extra_context_tokens;
     tensor_put(sample, row * values, latent->x, values);
@@ -224,13 +234,14 @@ static void get_row(const struct decoder_run *run, struct tensor out, int64_t ro
         }
 }
 
-static int predict(void *context, struct latent *const *latents, size_t count, int i,
-                   struct err *err)
+static int predict(void *context, const struct denoise_pass *pass, struct err *err)
 {
     struct decoder_run *run = context;
+    struct latent *const *latents = pass->latents;
+    bool guided = run->guided && !pass->inverting;
     struct nn *nn = run->stage->nn;
     const struct unet_config *unet = &run->stage->unet.config;
-    int64_t n = (int64_t)count, rows = run->guided ? 2 * n : n, s = unet->sample_size;
+    int64_t n = (int64_t)pass->count, rows = guided ? 2 * n : n, s = unet->sample_size;
     int64_t l = run->stage->text_proj.config.clip_extra_context_tokens + run->text_len;
     size_t scope = nn_enter(nn);
     struct tensor sample = NN_NEW(nn, nn_dtype(nn), rows, s, s, CHANNELS);
@@ -240,21 +251,22 @@ static int predict(void *context, struct latent *const *latents, size_t count, i
         .class_embed = NN_NEW(nn, nn_dtype(nn), rows, unet->time_embed_dim),
     };
     for (int64_t row = 0; row < rows && !nn_failed(nn); row++)
-        put_row(run, sample, &condition, row, latents[row % n],
+        put_row(run, sample, &condition, row, latents[row % n], pass->inverting,
                 row < rows - n ? ITEM_ROW_NEGATIVE : ITEM_ROW_PROMPT);
     const struct unet_step step = {
         .nn = nn,
         .unet = &run->stage->unet,
-        .i = i,
-        .reuse = run->settings->reuse,
-        .timestep = (float)run->stage->scheduler.timesteps[i],
+        .i = pass->i - run->stage->scheduler.first,
+        .reuse = pass->inverting ? 1 : run->settings->reuse,
+        .timestep = (float)run->stage->scheduler.timesteps[pass->i],
         .latents = latents,
-        .count = count,
+        .count = pass->count,
     };
     struct tensor out = unet_step_forward(&step, sample, &condition);
     for (int64_t k = 0; k < n; k++) {
-        get_row(run, out, rows - n + k, latents[k]->output, latents[k]->variance);
-        if (!run->guided)
+        get_row(run, out, rows - n + k, latents[k]->output,
+                pass->inverting ? NULL : latents[k]->variance);
+        if (!guided)
             continue;
         get_row(run, out, k, run->uncond, NULL);
         denoise_guide(latents[k]->output, run->uncond, (size_t)(s * s * CHANNELS),
@@ -279,11 +291,28 @@ static void check_items(const struct decoder_stage *stage, struct item *const *i
             err_set(&items[i]->err, ERR_INVALID_RECORD, "the task has no image embedding");
 }
 
-/* Runs items whose texts have one length. */
-static int run_group(struct decoder_stage *stage, struct item *const *items, size_t count,
+static void conditions_free(struct condition *conditions, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        free(conditions[i].context);
+        free(conditions[i].time);
+    }
+    free(conditions);
+}
+
+/* Items whose texts have one length, and their places in the stage's batch. */
+struct group {
+    struct item **items;
+    size_t *places;
+    size_t count;
+};
+
+static int run_group(struct decoder_stage *stage, const struct group *group,
                      const struct stage_settings *settings, const struct stage_watch *watch,
                      struct err *err)
 {
+    struct item *const *items = group->items;
+    size_t count = group->count;
     const struct unet_config *unet = &stage->unet.config;
     size_t pixels = (size_t)(unet->sample_size * unet->sample_size);
     struct decoder_run run = {
@@ -292,13 +321,17 @@ static int run_group(struct decoder_stage *stage, struct item *const *items, siz
         .settings = settings,
         .text_len = items[0]->text_len,
         .conditions = xcalloc(count, sizeof *run.conditions),
+        .inverse = xcalloc(count, sizeof *run.inverse),
         .row = malloc(pixels * (size_t)unet->out_channels * sizeof(float)),
         .uncond = malloc(pixels * CHANNELS * sizeof(float)),
     };
     struct denoiser denoiser = {
         .scheduler = &stage->scheduler,
+        .settings = settings,
+        .side = (int)unet->sample_size,
         .pixels = pixels,
         .channels = CHANNELS,
+        .places = group->places,
         .latents_a_pass = denoise_latents_a_pass(pixels, run.guided),
         .deep_bytes = unet_step_bytes(stage->nn, &stage->unet, settings->reuse, run.guided ? 2 : 1,
                                       unet->sample_size),
@@ -310,32 +343,45 @@ static int run_group(struct decoder_stage *stage, struct item *const *items, siz
     if (!run.row || !run.uncond)
         rc = err_set(err, ERR_OUT_OF_MEMORY, "cannot hold the decoder's output");
     if (rc == 0)
-        rc = project_all(&run, items, count, err);
+        rc = project_all(&run, items, count, false, err);
+    if (rc == 0 && settings->start == START_INVERSION)
+        rc = project_all(&run, items, count, true, err);
     if (rc == 0)
         rc = denoise(&denoiser, items, count, watch, err);
-    for (size_t i = 0; i < count; i++) {
-        free(run.conditions[i].context);
-        free(run.conditions[i].time);
-    }
-    free(run.conditions);
+    conditions_free(run.conditions, count);
+    conditions_free(run.inverse, count);
     free(run.row);
     free(run.uncond);
     return rc;
 }
 
 /* Moves the items whose texts are as long as the first one's from `waiting` to `group`. */
-static size_t take_group(struct item **waiting, size_t *count, struct item **group)
+static void take_group(struct group *waiting, struct group *group)
 {
-    size_t kept = 0, taken = 0;
-    int length = waiting[0]->text_len;
-    for (size_t i = 0; i < *count; i++) {
-        if (waiting[i]->text_len == length)
-            group[taken++] = waiting[i];
-        else
-            waiting[kept++] = waiting[i];
+    size_t kept = 0;
+    int length = waiting->items[0]->text_len;
+    group->count = 0;
+    for (size_t i = 0; i < waiting->count; i++) {
+        struct group *to = waiting->items[i]->text_len == length ? group : waiting;
+        size_t at = to == group ? group->count++ : kept++;
+        to->items[at] = waiting->items[i];
+        to->places[at] = waiting->places[i];
     }
-    *count = kept;
-    return taken;
+    waiting->count = kept;
+}
+
+static struct group group_new(size_t capacity)
+{
+    return (struct group){
+        .items = xcalloc(capacity + 1, sizeof(struct item *)),
+        .places = xcalloc(capacity + 1, sizeof(size_t)),
+    };
+}
+
+static void group_release(struct group *group)
+{
+    free(group->items);
+    free(group->places);
 }
 
 /* The decoder itself sets no length of text; as a rule all items have the model's. */
@@ -348,18 +394,18 @@ static int decoder_run(void *state, struct item *const *items, size_t count,
     if (rc)
         return rc;
     check_items(stage, items, count);
-    struct item **waiting = xcalloc(count + 1, sizeof(struct item *));
-    struct item **group = xcalloc(count + 1, sizeof(struct item *));
-    size_t left = 0;
+    struct group waiting = group_new(count), group = group_new(count);
     for (size_t i = 0; i < count; i++)
-        if (item_live(items[i]))
-            waiting[left++] = items[i];
-    while (left > 0 && rc == 0) {
-        size_t taken = take_group(waiting, &left, group);
-        rc = run_group(stage, group, taken, settings, watch, err);
+        if (item_live(items[i])) {
+            waiting.items[waiting.count] = items[i];
+            waiting.places[waiting.count++] = i;
+        }
+    while (waiting.count > 0 && rc == 0) {
+        take_group(&waiting, &group);
+        rc = run_group(stage, &group, settings, watch, err);
     }
-    free(waiting);
-    free(group);
+    group_release(&waiting);
+    group_release(&group);
     return rc;
 }
 

@@ -70,18 +70,18 @@ static void put_row(const struct prior_input *input, int64_t row, const struct l
         bias[row * l + i] = item->text_mask[text_row * l + i] ? 0 : NETWORKS_MASKED;
 }
 
-static int predict(void *context, struct latent *const *latents, size_t count, int i,
-                   struct err *err)
+static int predict(void *context, const struct denoise_pass *pass, struct err *err)
 {
     struct diffusion_run *run = context;
+    struct latent *const *latents = pass->latents;
     struct nn *nn = run->diffusion->nn;
     const struct prior_config *config = &run->diffusion->prior.config;
-    int64_t n = (int64_t)count, rows = run->guided ? 2 * n : n, d = config->embedding_dim;
+    int64_t n = (int64_t)pass->count, rows = run->guided ? 2 * n : n, d = config->embedding_dim;
     int64_t l = config->num_embeddings;
     size_t scope = nn_enter(nn);
     struct prior_input input = {
         .latents = NN_NEW(nn, nn_dtype(nn), rows, d),
-        .timestep = (float)run->diffusion->scheduler.timesteps[i],
+        .timestep = (float)run->diffusion->scheduler.timesteps[pass->i],
         .text_embed = NN_NEW(nn, nn_dtype(nn), rows, d),
         .text_states = NN_NEW(nn, nn_dtype(nn), rows, l, d),
         .text_bias = NN_NEW(nn, DTYPE_F32, rows, l),
@@ -115,7 +115,9 @@ int prior_diffusion_run(struct prior_diffusion *diffusion, struct prior_draw *dr
                         struct err *err)
 {
     const struct prior_config *config = &diffusion->prior.config;
-    int rc = denoise_set_sampling(&diffusion->scheduler, settings, false, err);
+    int rc = settings->start == START_NOISE
+                 ? denoise_set_sampling(&diffusion->scheduler, settings, false, err)
+                 : err_set(err, ERR_INVALID_ARGUMENT, "the prior starts from noise alone");
     if (rc)
         return rc;
     struct item **items = xcalloc(count + 1, sizeof(struct item *));
@@ -130,6 +132,7 @@ int prior_diffusion_run(struct prior_diffusion *diffusion, struct prior_draw *dr
     };
     struct denoiser denoiser = {
         .scheduler = &diffusion->scheduler,
+        .settings = settings,
         .pixels = (size_t)config->embedding_dim,
         .channels = 1,
         .latents_a_pass = LATENTS_A_PASS,

@@ -143,16 +143,20 @@ int scheduler_set_sampling(struct scheduler *scheduler, const struct sampling *s
 {
     int steps = sampling->steps, train_steps = scheduler->train_steps;
     BUG_ON(!(sampling->eta >= 0 && sampling->eta <= 1));
+    BUG_ON(!(sampling->threshold >= 0 && sampling->threshold <= 1));
     if (steps < 1 || steps > train_steps)
         return err_set(err, ERR_INVALID_ARGUMENT, "%d steps, they must be from 1 to %d", steps,
                        train_steps);
+    BUG_ON(sampling->first < 0 || sampling->first > steps);
     bool to_zero = sampling->sampler == SAMPLER_DDPM || sampling->ends_at_zero;
     scheduler->timesteps = xrealloc(scheduler->timesteps, (size_t)steps * sizeof(int));
     for (int i = 0; i < steps; i++) /* rint: half to even, as numpy's round */
         scheduler->timesteps[i] = to_zero ? spaced_to_zero(i, steps, train_steps)
                                           : spaced_trailing(i, steps, train_steps);
     scheduler->steps = steps;
+    scheduler->first = sampling->first;
     scheduler->sampler = sampling->sampler;
     scheduler->eta = (float)sampling->eta;
+    scheduler->threshold = (float)sampling->threshold;
     return 0;
 }

@@ -14,6 +14,11 @@
  * not used. Each step goes to the timestep of the next one, and the last to the predicted picture.
  * (diffusers' DDIM goes train_steps / steps down instead, which is the same only where that is
  * whole.)
+ *
+ * Dynamic thresholding (Imagen, arXiv 2205.11487, section 2.3; _threshold_sample in diffusers,
+ * whose sample_max_value we don't have) takes the place of the clip: s is the `threshold` quantile
+ * of a predicted picture's magnitudes, and where it is beyond clip_range the picture is clipped to
+ * s and divided by s / clip_range.
  */
 #ifndef UNCLIP_STAGES_SCHEDULER_H
 #define UNCLIP_STAGES_SCHEDULER_H
@@ -35,6 +40,8 @@ struct sampling {
     int steps;
     double eta;        /* 0..1, of SAMPLER_DDIM: the share of ddpm's noise in each step */
     bool ends_at_zero; /* the last timestep is 0 with every sampler, as it is with ddpm */
+    int first;         /* the first step that is taken, 0..steps: the sample begins at its noise */
+    double threshold;  /* of dynamic thresholding, 0..1; 0: clip_sample's static clip */
 };
 
 struct scheduler {
@@ -48,8 +55,9 @@ struct scheduler {
     /* Set by scheduler_set_sampling(). */
     enum sampler sampler;
     float eta;
+    float threshold;
     int *timesteps; /* [steps], falling */
-    int steps;
+    int steps, first;
 };
 
 /* From scheduler_config.json. Errors: ERR_IO, ERR_INVALID_MODEL, ERR_UNSUPPORTED naming the key. */
@@ -81,9 +89,21 @@ void scheduler_step(const struct scheduler *scheduler, int i, const float *model
                     const float *variance, const float *sample, const float *noise, float *prev,
                     float *predicted, size_t count);
 /*
+ * The sample that step i begins with where the network is right: picture and noise [count] mixed as
+ * that level has them (UnCLIPScheduler.add_noise) → sample (may be either). i = steps: the picture.
+ */
+void scheduler_noise(const struct scheduler *scheduler, int i, const float *picture,
+                     const float *noise, float *sample, size_t count);
+/*
+ * RePaint's jump back (RePaintScheduler.undo_step, all its small steps in one): x [count] goes from
+ * what step i has made to the level that step i begins with. i + 1 < steps.
+ */
+void scheduler_renoise(const struct scheduler *scheduler, int i, const float *noise, float *x,
+                       size_t count);
+/*
  * DDIM backwards, from a picture to the noise that DDIM with eta 0 makes it of
  * (DDIMInverseScheduler, "trailing", set_alpha_to_one false: the picture counts as timestep 0). For
- * a scheduler that is set to SAMPLER_DDIM and eta 0. Step i (0-based) goes to
+ * a scheduler that is set to SAMPLER_DDIM; its eta does not matter here. Step i (0-based) goes to
  * scheduler_inversion_timestep(), which the network is told too; the last one ends at pure noise.
  * sample [count] → next [count] (may be sample itself). model_output is the network's for `sample`.
  */
@@ -91,12 +111,13 @@ int scheduler_inversion_timestep(const struct scheduler *scheduler, int i);
 void scheduler_inversion_step(const struct scheduler *scheduler, int i, const float *model_output,
                               const float *sample, float *next, size_t count);
 /*
- * The step solved instead of taken: guess [count], which begins as sample, is moved towards the
- * `next` from which DDIM comes to `sample`; model_output is the network's for guess. Called three
- * times a step, each with a new output, a walk of 50 steps there and back gave a picture of the
- * shipped model's decoder back at 44 dB, where plain steps gave 30 dB.
+ * The step solved instead of taken: guess [count], which begins as what scheduler_inversion_step()
+ * makes of the last output, is moved towards the `next` from which DDIM comes to `sample`;
+ * model_output is the network's for guess. Returns the root of the mean squared move, which tells
+ * when it is near enough. Plain steps give a picture back at some 15 dB.
  */
-void scheduler_inversion_refine(const struct scheduler *scheduler, int i, const float *model_output,
-                                const float *sample, float *guess, size_t count);
+double scheduler_inversion_refine(const struct scheduler *scheduler, int i,
+                                  const float *model_output, const float *sample, float *guess,
+                                  size_t count);
 
 #endif

@@ -6,6 +6,8 @@
  * cumulative product, beta the step's share of noise.
  */
 #include <math.h>
+#include <stdint.h>
+#include <string.h>
 
 #include "stages/scheduler.h"
 
@@ -46,18 +48,117 @@ bool scheduler_needs_history(const struct scheduler *scheduler)
     return scheduler->sampler == SAMPLER_DPM_SOLVER_PP;
 }
 
-/* The picture that the network has predicted; alpha and sigma: of the sample's picture and noise.
- */
-static float predict(const struct scheduler *scheduler, float alpha, float sigma, float output,
-                     float sample)
+/* ---- the predicted picture ---- */
+
+/* How a step reads the network's output. */
+struct reading {
+    bool epsilon, clip;
+    float alpha, sigma;   /* of the sample's picture and noise */
+    float limit, divisor; /* the picture is clipped to ±limit, then divided */
+};
+
+static float read_raw(const struct reading *reading, float output, float sample)
 {
-    float picture = output;
-    if (scheduler->prediction == PREDICTION_EPSILON)
-        picture = (sample - sigma * output) / alpha;
-    if (!scheduler->clip_sample)
+    return reading->epsilon ? (sample - reading->sigma * output) / reading->alpha : output;
+}
+
+static float predict(const struct reading *reading, float output, float sample)
+{
+    float picture = read_raw(reading, output, sample), limit = reading->limit;
+    if (!reading->clip)
         return picture;
-    float range = scheduler->clip_range;
-    return picture < -range ? -range : picture > range ? range : picture;
+    return (picture < -limit ? -limit : picture > limit ? limit : picture) / reading->divisor;
+}
+
+/* The k-th smallest magnitude of the picture, found a byte at a time: as integers, the bits of
+   magnitudes have their order. */
+static float magnitude(const struct reading *reading, const float *output, const float *sample,
+                       size_t count, size_t k)
+{
+    uint32_t found = 0;
+    for (int shift = 24; shift >= 0; shift -= 8) {
+        size_t counts[256] = {0};
+        for (size_t j = 0; j < count; j++) {
+            float value = fabsf(read_raw(reading, output[j], sample[j]));
+            uint32_t bits;
+            memcpy(&bits, &value, sizeof bits);
+            if ((uint64_t)bits >> (shift + 8) == found)
+                counts[bits >> shift & 255]++;
+        }
+        uint32_t byte = 0;
+        while (k >= counts[byte])
+            k -= counts[byte++];
+        found = found << 8 | byte;
+    }
+    float value;
+    memcpy(&value, &found, sizeof value);
+    return value;
+}
+
+/* torch.quantile(): linear between two ranks. */
+static float quantile(const struct reading *reading, const float *output, const float *sample,
+                      size_t count, float share)
+{
+    double rank = (double)share * (double)(count - 1);
+    size_t k = (size_t)rank;
+    float low = magnitude(reading, output, sample, count, k);
+    float high = k + 1 < count ? magnitude(reading, output, sample, count, k + 1) : low;
+    return low + (float)(rank - (double)k) * (high - low);
+}
+
+/* alpha and sigma are the sample's. */
+static struct reading read_output(const struct scheduler *scheduler, float alpha, float sigma,
+                                  const float *output, const float *sample, size_t count)
+{
+    bool dynamic = scheduler->threshold > 0;
+    struct reading reading = {
+        .epsilon = scheduler->prediction == PREDICTION_EPSILON,
+        .clip = scheduler->clip_sample || dynamic,
+        .alpha = alpha,
+        .sigma = sigma,
+        .limit = scheduler->clip_range,
+        .divisor = 1,
+    };
+    if (dynamic && count > 0) {
+        float s = quantile(&reading, output, sample, count, scheduler->threshold);
+        reading.limit = fmaxf(s, scheduler->clip_range);
+        reading.divisor = reading.limit / scheduler->clip_range;
+    }
+    return reading;
+}
+
+static struct reading read_step(const struct step *step, float alpha, float sigma)
+{
+    return read_output(step->scheduler, alpha, sigma, step->model_output, step->sample,
+                       step->count);
+}
+
+/* ---- between picture and noise ---- */
+
+/* The timestep whose noise step i's sample has; -1: the picture itself. */
+static int sample_timestep(const struct scheduler *scheduler, int i)
+{
+    BUG_ON(i < 0 || i > scheduler->steps);
+    return i < scheduler->steps ? scheduler->timesteps[i] : -1;
+}
+
+void scheduler_noise(const struct scheduler *scheduler, int i, const float *picture,
+                     const float *noise, float *sample, size_t count)
+{
+    float bar = alpha_bar_at(scheduler, sample_timestep(scheduler, i));
+    float alpha = sqrtf(bar), sigma = sqrtf(1.0f - bar);
+    for (size_t j = 0; j < count; j++)
+        sample[j] = alpha * picture[j] + sigma * noise[j];
+}
+
+void scheduler_renoise(const struct scheduler *scheduler, int i, const float *noise, float *x,
+                       size_t count)
+{
+    float ratio = alpha_bar_at(scheduler, sample_timestep(scheduler, i)) /
+                  alpha_bar_at(scheduler, sample_timestep(scheduler, i + 1));
+    float kept = sqrtf(ratio), added = sqrtf(1.0f - ratio);
+    for (size_t j = 0; j < count; j++)
+        x[j] = kept * x[j] + added * noise[j];
 }
 
 /* ---- ddpm ---- */
@@ -98,9 +199,10 @@ static void step_ddpm(const struct step *step)
 {
     bool learned = scheduler_needs_variance(step->scheduler);
     struct coefficients k = ddpm_coefficients(step->scheduler, step->i);
+    struct reading reading = read_step(step, k.alpha, k.sigma);
     for (size_t j = 0; j < step->count; j++) {
         float sample = step->sample[j];
-        float picture = predict(step->scheduler, k.alpha, k.sigma, step->model_output[j], sample);
+        float picture = predict(&reading, step->model_output[j], sample);
         float mean = k.original * picture + k.current * sample;
         if (step->predicted)
             step->predicted[j] = picture;
@@ -142,9 +244,10 @@ static void step_ddim(const struct step *step)
         .direction = sqrtf(fmaxf(1.0f - bar_prev - deviation * deviation, 0.0f)),
         .deviation = deviation,
     };
+    struct reading reading = read_step(step, k.alpha, k.sigma);
     for (size_t j = 0; j < step->count; j++) {
         float sample = step->sample[j];
-        float picture = predict(scheduler, k.alpha, k.sigma, step->model_output[j], sample);
+        float picture = predict(&reading, step->model_output[j], sample);
         float prev = ddim_mix(&k, picture, sample);
         if (step->predicted)
             step->predicted[j] = picture;
@@ -160,7 +263,7 @@ int scheduler_inversion_timestep(const struct scheduler *scheduler, int i)
 
 static struct ddim_move inversion_move(const struct scheduler *scheduler, int i)
 {
-    BUG_ON(scheduler->sampler != SAMPLER_DDIM || scheduler->eta > 0);
+    BUG_ON(scheduler->sampler != SAMPLER_DDIM);
     int from = i > 0 ? scheduler_inversion_timestep(scheduler, i - 1) : 0;
     float bar = alpha_bar_at(scheduler, from);
     float bar_next = alpha_bar_at(scheduler, scheduler_inversion_timestep(scheduler, i));
@@ -176,9 +279,9 @@ void scheduler_inversion_step(const struct scheduler *scheduler, int i, const fl
                               const float *sample, float *next, size_t count)
 {
     struct ddim_move k = inversion_move(scheduler, i);
+    struct reading reading = read_output(scheduler, k.alpha, k.sigma, model_output, sample, count);
     for (size_t j = 0; j < count; j++)
-        next[j] = ddim_mix(&k, predict(scheduler, k.alpha, k.sigma, model_output[j], sample[j]),
-                           sample[j]);
+        next[j] = ddim_mix(&k, predict(&reading, model_output[j], sample[j]), sample[j]);
 }
 
 /*
@@ -186,16 +289,22 @@ void scheduler_inversion_step(const struct scheduler *scheduler, int i, const fl
  * the end of the noise it returns about what it is given, and the step weighs that by -slope, which
  * is beyond -1. Moving 1 / (1 + slope) of the way undoes just that. A predicted noise needs none.
  */
-void scheduler_inversion_refine(const struct scheduler *scheduler, int i, const float *model_output,
-                                const float *sample, float *guess, size_t count)
+double scheduler_inversion_refine(const struct scheduler *scheduler, int i,
+                                  const float *model_output, const float *sample, float *guess,
+                                  size_t count)
 {
     struct ddim_move k = inversion_move(scheduler, i);
+    struct reading reading = read_output(scheduler, k.alpha, k.sigma, model_output, sample, count);
     bool picture = scheduler->prediction == PREDICTION_SAMPLE;
     float slope = picture ? fabsf(k.direction / k.sigma * k.alpha - k.alpha_next) : 0;
+    double sum = 0;
     for (size_t j = 0; j < count; j++) {
-        float given = predict(scheduler, k.alpha, k.sigma, model_output[j], sample[j]);
-        guess[j] += (ddim_mix(&k, given, sample[j]) - guess[j]) / (1.0f + slope);
+        float given = predict(&reading, model_output[j], sample[j]);
+        float move = (ddim_mix(&k, given, sample[j]) - guess[j]) / (1.0f + slope);
+        guess[j] += move;
+        sum += (double)move * (double)move;
     }
+    return sqrt(sum / (double)count);
 }
 
 /* ---- dpm-solver++ ---- */
@@ -220,15 +329,16 @@ static void step_dpm_solver_pp(const struct step *step)
 {
     const struct scheduler *scheduler = step->scheduler;
     int i = step->i, *timesteps = scheduler->timesteps;
-    bool second = i > 0 && i + 1 < scheduler->steps; /* else of first order */
+    bool second = i > scheduler->first && i + 1 < scheduler->steps; /* else of first order */
     struct level from = level_at(scheduler, timesteps[i]);
     struct level to = level_at(scheduler, prev_timestep(scheduler, i));
     struct level before = second ? level_at(scheduler, timesteps[i - 1]) : from;
     float h = to.lambda - from.lambda, r = (from.lambda - before.lambda) / h;
     float current = to.sigma / from.sigma, original = to.alpha * (expf(-h) - 1.0f);
+    struct reading reading = read_step(step, from.alpha, from.sigma);
     for (size_t j = 0; j < step->count; j++) {
         float sample = step->sample[j];
-        float picture = predict(scheduler, from.alpha, from.sigma, step->model_output[j], sample);
+        float picture = predict(&reading, step->model_output[j], sample);
         float prev = current * sample - original * picture;
         if (second)
             prev -= 0.5f * original * (1.0f / r * (picture - step->predicted[j]));

@@ -73,7 +73,7 @@ struct item {
     int source_size; /* T */
     uint8_t *source; /* [T][T][3] sRGB: the picture to begin with, or to keep */
     uint8_t *mask;   /* [T][T]: 255 is painted anew, 0 is kept; NULL: no edit */
-    int preview;     /* steps between previews; 0: none */
+    int preview;     /* steps of decoder and upsamplers between previews; 0: none */
     double score;    /* 100 times the cosine of picture and prompt */
     bool has_score;
 
@@ -111,10 +111,17 @@ struct stage_settings {
 };
 struct stage_settings stage_settings_of(const struct hop *hop);
 
-/* Called after each step. May set item->stop of any item. */
+/*
+ * step is called after each step, and after each of those that inversion and resampling add: the
+ * share of the work that is done, in units of steps. It may set item->stop of any item.
+ * preview, where not NULL, is called after every item->preview-th step of decoder and upsamplers
+ * with the picture that the network then predicts: x0 [size][size][3] in [-1, 1], borrowed for the
+ * call. `item` is the index in stage_run()'s batch.
+ */
 struct stage_watch {
     void (*step)(void *context, int step, int steps);
     void *context;
+    void (*preview)(void *context, size_t item, const float *x0, int size);
 };
 
 struct stage_model; /* opaque: a stage's networks with packed weights; used by one thread at a time

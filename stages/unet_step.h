@@ -12,7 +12,7 @@
 struct unet_step {
     struct nn *nn;
     struct unet *unet;
-    int i;     /* of the steps */
+    int i;     /* of the steps that are taken */
     int reuse; /* steps 0, reuse, 2 reuse, … compute the deep part; <= 1: all do, and keep nothing
                 */
     float timestep;

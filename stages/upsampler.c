@@ -177,13 +177,15 @@ struct upsampler_run {
     struct upsampler *stage;
     int reuse;
     float **upscaled; /* by the item's index in the batch: [S, S, 3] */
+    float **inverse;  /* the same of its source, for an inversion; else of NULL */
     float *input;     /* [S · S · 6]: one sample */
 };
 
 /* The noisy picture and the enlarged one side by side in each pixel. */
-static void join(const struct upsampler_run *run, const struct latent *latent, int64_t pixels)
+static void join(const struct upsampler_run *run, const struct latent *latent, bool inverting,
+                 int64_t pixels)
 {
-    const float *upscaled = run->upscaled[latent->index];
+    const float *upscaled = (inverting ? run->inverse : run->upscaled)[latent->index];
     for (int64_t p = 0; p < pixels; p++)
         for (int64_t c = 0; c < CHANNELS; c++) {
             run->input[p * 2 * CHANNELS + c] = latent->x[p * CHANNELS + c];
@@ -191,27 +193,28 @@ static void join(const struct upsampler_run *run, const struct latent *latent, i
         }
 }
 
-static int predict(void *context, struct latent *const *latents, size_t count, int i,
-                   struct err *err)
+static int predict(void *context, const struct denoise_pass *pass, struct err *err)
 {
     struct upsampler_run *run = context;
+    struct latent *const *latents = pass->latents;
     struct upsampler *stage = run->stage;
-    bool is_last = i == stage->scheduler.steps - 1;
-    int64_t n = (int64_t)count, s = stage->size, pixels = s * s;
+    bool is_last = pass->i == stage->scheduler.steps - 1;
+    bool alone = pass->inverting || (is_last && has_own_last(stage));
+    int64_t n = (int64_t)pass->count, s = stage->size, pixels = s * s;
     size_t scope = nn_enter(stage->nn);
     struct tensor sample = NN_NEW(stage->nn, nn_dtype(stage->nn), n, s, s, 2 * CHANNELS);
     for (int64_t k = 0; k < n; k++) {
-        join(run, latents[k], pixels);
+        join(run, latents[k], pass->inverting, pixels);
         tensor_put(sample, k * pixels * 2 * CHANNELS, run->input, pixels * 2 * CHANNELS);
     }
     const struct unet_step step = {
         .nn = stage->nn,
         .unet = is_last ? stage->last_in_use : &stage->first,
-        .i = i,
-        .reuse = is_last && has_own_last(stage) ? 1 : run->reuse,
-        .timestep = (float)stage->scheduler.timesteps[i],
+        .i = pass->i - stage->scheduler.first,
+        .reuse = alone ? 1 : run->reuse,
+        .timestep = (float)stage->scheduler.timesteps[pass->i],
         .latents = latents,
-        .count = count,
+        .count = pass->count,
     };
     struct tensor out =
         unet_step_forward(&step, sample, &(struct unet_condition){0}); /* [n, s, s, 3] */
@@ -227,16 +230,37 @@ static void finish(void *context, struct latent *latent)
     item_take_image(latent->item, &latent->x, (int)run->stage->size);
 }
 
-/* The bicubic enlargement, as the network is given it. */
-static void enlarge(const struct upsampler_run *run, struct item *item, float **upscaled)
+/* The bicubic enlargement, as the network is given it; NULL when the item has failed. */
+static float *enlarge(const struct upsampler_run *run, struct item *item, const float *image)
 {
     int s = (int)run->stage->size;
-    *upscaled = malloc((size_t)s * (size_t)s * CHANNELS * sizeof **upscaled);
-    if (!*upscaled)
+    float *upscaled = malloc((size_t)s * (size_t)s * CHANNELS * sizeof *upscaled);
+    if (!upscaled)
         err_set(&item->err, ERR_OUT_OF_MEMORY, "cannot hold a picture of %d pixels a side", s);
     else
-        resize_bicubic(item->image, item->image_size, item->image_size, CHANNELS, *upscaled, s, s,
+        resize_bicubic(image, item->image_size, item->image_size, CHANNELS, upscaled, s, s,
                        &item->err);
+    return upscaled;
+}
+
+/* What the network is given beside the noisy picture. An inversion sees the source's own small
+   picture: the one that the stage before has made may be changed already. */
+static void prepare(const struct upsampler_run *run, struct item *item, size_t index, bool inverts)
+{
+    struct source_view small = {0};
+    run->upscaled[index] = enlarge(run, item, item->image);
+    if (!inverts || !item_live(item) ||
+        source_view_init(&small, item, item->image_size, &item->err))
+        return;
+    run->inverse[index] = enlarge(run, item, small.picture);
+    source_view_release(&small);
+}
+
+static void free_all(float **buffers, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        free(buffers[i]);
+    free(buffers);
 }
 
 static int run_network(struct upsampler *stage, struct item *const *items, size_t count,
@@ -248,10 +272,13 @@ static int run_network(struct upsampler *stage, struct item *const *items, size_
         .stage = stage,
         .reuse = settings->reuse,
         .upscaled = xcalloc(count + 1, sizeof *run.upscaled),
+        .inverse = xcalloc(count + 1, sizeof *run.inverse),
         .input = malloc(pixels * 2 * CHANNELS * sizeof(float)),
     };
     struct denoiser denoiser = {
         .scheduler = &stage->scheduler,
+        .settings = settings,
+        .side = (int)stage->size,
         .pixels = pixels,
         .channels = CHANNELS,
         .latents_a_pass = denoise_latents_a_pass(pixels, false),
@@ -266,12 +293,11 @@ static int run_network(struct upsampler *stage, struct item *const *items, size_
                        : err_set(err, ERR_OUT_OF_MEMORY, "cannot hold the upsampler's input");
     for (size_t i = 0; i < count && rc == 0; i++)
         if (item_live(items[i]))
-            enlarge(&run, items[i], &run.upscaled[i]);
+            prepare(&run, items[i], i, settings->start == START_INVERSION);
     if (rc == 0)
         rc = denoise(&denoiser, items, count, watch, err);
-    for (size_t i = 0; i < count; i++)
-        free(run.upscaled[i]);
-    free(run.upscaled);
+    free_all(run.upscaled, count);
+    free_all(run.inverse, count);
     free(run.input);
     return rc;
 }
@@ -284,8 +310,10 @@ static void resize_lanczos(const struct upsampler *stage, struct item *item)
         err_set(&item->err, ERR_OUT_OF_MEMORY, "cannot hold a picture of %zu pixels a side", s);
     else if (image_resize_lanczos(item->image, item->image_size, image, (int)s, &item->err) == 0)
         item_take_image(item, &image, (int)s);
-    item->resized = item_live(item);
     free(image);
+    if (item_live(item))
+        item_keep_source(item);
+    item->resized = item_live(item);
 }
 
 static int upsampler_run(void *state, struct item *const *items, size_t count,

@@ -2,7 +2,7 @@
 
 The predicted picture is clipped as UnCLIPScheduler clips it, and the solvers see the clipped one: DDIM by
 `use_clipped_model_output`, DPM-Solver++ by its thresholding, which here is that clip, and the inverse by being given
-pictures that are clipped already.
+pictures that are clipped already. A threshold (Imagen's, diffusers' dynamic_thresholding_ratio) takes the clip's place.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ class Case:
     clip_sample: bool = True
     clip_sample_range: float = 1.0
     ends_at_zero: bool = False
+    threshold: float = 0.0
     shape: tuple[int, ...] = (2, 3, 3, 3)
     num_train_timesteps: int = 1000
 
@@ -37,6 +38,9 @@ CASES = {
     "ddim-eta": Case("ddim", "sample", 8, eta=0.4),
     "ddim-eta-1": Case("ddim", "epsilon", 10, eta=1.0, clip_sample_range=2.5),
     "ddim-every-step": Case("ddim", "epsilon", 20, num_train_timesteps=20, shape=(1, 3, 2, 2)),
+    "ddim-threshold": Case("ddim", "epsilon", 10, threshold=0.9, shape=(1, 3, 5, 5)),
+    "ddim-threshold-eta": Case("ddim", "sample", 8, eta=0.5, threshold=0.995, shape=(1, 3, 4, 4)),
+    "dpm-threshold": Case("dpm-solver++", "epsilon", 8, threshold=0.8, shape=(1, 3, 5, 5)),
     "dpm": Case("dpm-solver++", "epsilon", 20, shape=(1, 3, 2, 2)),
     "dpm-sample": Case("dpm-solver++", "sample", 12),
     "dpm-sample-7": Case("dpm-solver++", "sample", 7, clip_sample_range=5.0, shape=(2, 24)),
@@ -54,9 +58,16 @@ class ClippedSolver(DPMSolverMultistepScheduler):
     """With UnCLIPScheduler's clip in the place of the threshold."""
 
     clip_sample_range = 1.0
+    dynamic = False
 
     def _threshold_sample(self, sample: torch.Tensor) -> torch.Tensor:
+        if self.dynamic:
+            return super()._threshold_sample(sample)
         return sample.clamp(-self.clip_sample_range, self.clip_sample_range)
+
+
+def thresholding(case: Case) -> dict[str, object]:
+    return {"dynamic_thresholding_ratio": case.threshold, "sample_max_value": 1e9} if case.threshold else {}
 
 
 def common(case: Case) -> dict[str, object]:
@@ -65,12 +76,16 @@ def common(case: Case) -> dict[str, object]:
         "trained_betas": UnCLIPScheduler(num_train_timesteps=case.num_train_timesteps).betas.numpy(),
         "prediction_type": case.prediction_type,
         "timestep_spacing": "trailing",
-    }
+    } | thresholding(case)
 
 
 def ddim(case: Case) -> DDIMScheduler:
     scheduler = DDIMScheduler(
-        **common(case), clip_sample=case.clip_sample, clip_sample_range=case.clip_sample_range, set_alpha_to_one=True
+        **common(case),
+        clip_sample=case.clip_sample,
+        clip_sample_range=case.clip_sample_range,
+        thresholding=case.threshold > 0,
+        set_alpha_to_one=True,
     )
     scheduler.set_timesteps(case.steps)
     return scheduler
@@ -93,6 +108,7 @@ def solver(case: Case) -> ClippedSolver:
         thresholding=case.clip_sample,
     )
     scheduler.clip_sample_range = case.clip_sample_range
+    scheduler.dynamic = case.threshold > 0
     if case.ends_at_zero:
         model = UnCLIPScheduler(num_train_timesteps=case.num_train_timesteps)
         model.set_timesteps(case.steps)

@@ -20,6 +20,7 @@ static void set_sampling(struct walk *walk, const struct golden *golden)
         .sampler = SAMPLER_DDIM,
         .steps = (int)golden_integer(golden, "steps"),
         .eta = golden_number(golden, "eta"),
+        .threshold = golden_number(golden, "threshold"),
         .ends_at_zero = strcmp(golden_setting(golden, "ends_at_zero"), "true") == 0,
     };
     const char *sampler = golden_setting(golden, "sampler");
@@ -96,7 +97,7 @@ static void check_walk(const char *name)
 static void test_walks(void **state)
 {
     (void)state;
-    golden_each("sampler-*.safetensors", 16, check_walk);
+    golden_each("sampler-*.safetensors", 19, check_walk);
 }
 
 int main(void)

@@ -67,8 +67,8 @@ int image_from_float(struct image *image, const float *pixels, int size, struct 
  * PNG with the metadata as tEXt (Latin-1) or iTXt (UTF-8) chunks, and XMP with IPTC's
  * DigitalSourceType trainedAlgorithmicMedia always. Equal input gives equal bytes. *bytes is owned.
  */
-int image_encode_png(const struct image *image, const struct image_metadata *metadata,
-                     void **bytes, size_t *size, struct err *err);
+int image_encode_png(const struct image *image, const struct image_metadata *metadata, void **bytes,
+                     size_t *size, struct err *err);
 /*
  * The same in any format. `quality` is 1..100, 0 takes the format's own; PNG has none. What is not
  * PNG has all metadata in its XMP packet, and the parameters in EXIF's UserComment too, where A1111
@@ -92,6 +92,16 @@ int image_crop_square(const struct image *image, struct image *out, struct err *
 /* Lanczos-3 resize of [-1,1] floats, [from][from][3] → [to][to][3] (caller's buffers); edges are
    continued by their last pixel, and values may overshoot. ERR_OUT_OF_MEMORY. */
 int image_resize_lanczos(const float *src, int from, float *dst, int to, struct err *err);
+
+/* The kernel of a resize: the sharp one for pictures, the one that never overshoots for masks. */
+enum image_filter { IMAGE_LANCZOS, IMAGE_TRIANGLE };
+/*
+ * Resize of 8-bit squares, [from][from][channels] → [to][to][channels] (caller's buffers), 1 or 3
+ * channels; wider kernels when shrinking, edges as above, values rounded and clamped. Equal sizes
+ * copy. ERR_OUT_OF_MEMORY.
+ */
+int image_resize_bytes(const uint8_t *src, int from, int channels, uint8_t *dst, int to,
+                       enum image_filter filter, struct err *err);
 
 /* Reads a PNG's text chunk (tEXt, zTXt or iTXt) as UTF-8. *value is owned. Errors: ERR_NOT_FOUND,
    ERR_INVALID_IMAGE (not a PNG, damaged), ERR_TOO_LARGE. */

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Lanczos-3, separable: rows first, then columns. libvips is not used here, because its resize
- * falls back to bicubic when it enlarges. Sums run in a fixed order, so that equal input gives
- * equal bits.
+ * Lanczos-3 (and a triangle for masks), separable: rows first, then columns. libvips is not used
+ * here, because its resize falls back to bicubic when it enlarges. Sums run in a fixed order, so
+ * that equal input gives equal bits.
  */
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "common/image.h"
 
@@ -30,14 +31,21 @@ static double lanczos(double x)
     return fabs(x) < LOBES ? sinc(x) * sinc(x / LOBES) : 0;
 }
 
+static double triangle(double x)
+{
+    return fabs(x) < 1 ? 1 - fabs(x) : 0;
+}
+
 static void filter_release(struct filter *filter)
 {
     free(filter->first);
     free(filter->weights);
 }
 
-static int filter_init(struct filter *filter, int from, int to, struct err *err)
+static int filter_init(struct filter *filter, enum image_filter kind, int from, int to,
+                       struct err *err)
 {
+    double (*kernel)(double) = kind == IMAGE_LANCZOS ? lanczos : triangle;
     double scale = (double)from / to, width = scale > 1 ? scale : 1; /* wider when shrinking */
     filter->taps = 2 * (int)ceil(LOBES * width) + 1;
     filter->first = malloc((size_t)to * sizeof *filter->first);
@@ -51,9 +59,9 @@ static int filter_init(struct filter *filter, int from, int to, struct err *err)
         float *weights = filter->weights + (size_t)i * (size_t)filter->taps;
         filter->first[i] = (int)floor(centre) - filter->taps / 2;
         for (int tap = 0; tap < filter->taps; tap++)
-            sum += lanczos((filter->first[i] + tap - centre) / width);
+            sum += kernel((filter->first[i] + tap - centre) / width);
         for (int tap = 0; tap < filter->taps; tap++)
-            weights[tap] = (float)(lanczos((filter->first[i] + tap - centre) / width) / sum);
+            weights[tap] = (float)(kernel((filter->first[i] + tap - centre) / width) / sum);
     }
     return 0;
 }
@@ -64,21 +72,21 @@ static int clamp(int position, int size)
 }
 
 /*
- * One line of `from` pixels to `to`; pixels of a line are `step` floats apart, in both.
+ * One line of `from` pixels to `to`; pixels of a line are `step` floats apart in src, `out` in dst.
  */
-static void resize_line(const struct filter *filter, const float *src, int from, float *dst, int to,
-                        size_t step)
+static void resize_line(const struct filter *filter, int channels, const float *src, int from,
+                        size_t step, float *dst, int to, size_t out)
 {
     for (int i = 0; i < to; i++) {
         const float *weights = filter->weights + (size_t)i * (size_t)filter->taps;
         float sum[CHANNELS] = {0};
         for (int tap = 0; tap < filter->taps; tap++) {
             const float *pixel = src + (size_t)clamp(filter->first[i] + tap, from) * step;
-            for (int c = 0; c < CHANNELS; c++)
+            for (int c = 0; c < channels; c++)
                 sum[c] += weights[tap] * pixel[c];
         }
-        for (int c = 0; c < CHANNELS; c++)
-            dst[(size_t)i * step + (size_t)c] = sum[c];
+        for (int c = 0; c < channels; c++)
+            dst[(size_t)i * out + (size_t)c] = sum[c];
     }
 }
 
@@ -86,7 +94,7 @@ int image_resize_lanczos(const float *src, int from, float *dst, int to, struct 
 {
     BUG_ON(from < 1 || to < 1 || from > IMAGE_SIDE_MAX || to > IMAGE_SIDE_MAX);
     struct filter filter;
-    int result = filter_init(&filter, from, to, err);
+    int result = filter_init(&filter, IMAGE_LANCZOS, from, to, err);
     if (result != 0)
         return result;
     const size_t from_row = (size_t)from * CHANNELS, to_row = (size_t)to * CHANNELS;
@@ -96,12 +104,64 @@ int image_resize_lanczos(const float *src, int from, float *dst, int to, struct 
         return err_set(err, ERR_OUT_OF_MEMORY, "no memory for a resize from %d to %d", from, to);
     }
     for (int y = 0; y < from; y++)
-        resize_line(&filter, src + (size_t)y * from_row, from, wide + (size_t)y * to_row, to,
-                    CHANNELS);
+        resize_line(&filter, CHANNELS, src + (size_t)y * from_row, from, CHANNELS,
+                    wide + (size_t)y * to_row, to, CHANNELS);
     for (int x = 0; x < to; x++)
-        resize_line(&filter, wide + (size_t)x * CHANNELS, from, dst + (size_t)x * CHANNELS, to,
-                    to_row);
+        resize_line(&filter, CHANNELS, wide + (size_t)x * CHANNELS, from, to_row,
+                    dst + (size_t)x * CHANNELS, to, to_row);
     free(wide);
     filter_release(&filter);
     return 0;
+}
+
+/* --- bytes --- */
+
+static uint8_t to_byte(float value)
+{
+    return (uint8_t)lrintf(fminf(fmaxf(value, 0), UINT8_MAX));
+}
+
+/* A line of floats at a time, so that a large picture is never held as floats. `line` is [longest
+   side][channels], `wide` [from][to][channels]. */
+static void resize_lines(const struct filter *filter, int channels, const uint8_t *src, int from,
+                         uint8_t *dst, int to, float *line, float *wide)
+{
+    const size_t step = (size_t)channels, from_row = (size_t)from * step,
+                 to_row = (size_t)to * step;
+    for (int y = 0; y < from; y++) {
+        for (size_t i = 0; i < from_row; i++)
+            line[i] = src[(size_t)y * from_row + i];
+        resize_line(filter, channels, line, from, step, wide + (size_t)y * to_row, to, step);
+    }
+    for (size_t x = 0; x < (size_t)to; x++) {
+        resize_line(filter, channels, wide + x * step, from, to_row, line, to, step);
+        for (size_t i = 0; i < to_row; i++)
+            dst[i / step * to_row + x * step + i % step] = to_byte(line[i]);
+    }
+}
+
+int image_resize_bytes(const uint8_t *src, int from, int channels, uint8_t *dst, int to,
+                       enum image_filter kind, struct err *err)
+{
+    BUG_ON(from < 1 || to < 1 || from > IMAGE_SIDE_MAX || to > IMAGE_SIDE_MAX);
+    BUG_ON(channels < 1 || channels > CHANNELS);
+    struct filter filter;
+    if (from == to) {
+        memcpy(dst, src, (size_t)from * (size_t)from * (size_t)channels);
+        return 0;
+    }
+    int result = filter_init(&filter, kind, from, to, err);
+    if (result != 0)
+        return result;
+    size_t row = (size_t)(from > to ? from : to) * (size_t)channels;
+    float *line = malloc(row * sizeof *line);
+    float *wide = malloc((size_t)from * (size_t)to * (size_t)channels * sizeof *wide);
+    if (line && wide)
+        resize_lines(&filter, channels, src, from, dst, to, line, wide);
+    else
+        result = err_set(err, ERR_OUT_OF_MEMORY, "no memory for a resize from %d to %d", from, to);
+    free(wide);
+    free(line);
+    filter_release(&filter);
+    return result;
 }

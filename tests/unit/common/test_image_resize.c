@@ -130,12 +130,75 @@ static void shrinking_does_not_alias(void **state)
     free(dst);
 }
 
+/* --- bytes --- */
+
+static uint8_t *resize_bytes(const uint8_t *src, int from, int channels, int to,
+                             enum image_filter filter) /* owned */
+{
+    struct err err;
+    uint8_t *dst = malloc((size_t)to * (size_t)to * (size_t)channels);
+    assert_int_equal(image_resize_bytes(src, from, channels, dst, to, filter, &err), 0);
+    return dst;
+}
+
+static void bytes_of_the_size_are_copied(void **state)
+{
+    (void)state;
+    uint8_t src[8 * 8 * 3];
+    for (size_t i = 0; i < sizeof src; i++)
+        src[i] = (uint8_t)(i * 83);
+    uint8_t *dst = resize_bytes(src, 8, 3, 8, IMAGE_LANCZOS);
+    assert_memory_equal(dst, src, sizeof src);
+    free(dst);
+}
+
+/* The bytes are the floats, rounded. */
+static void bytes_are_as_floats(void **state)
+{
+    (void)state;
+    enum { FROM = 20 };
+    static const int sizes[] = {7, 20, 33, 64};
+    uint8_t src[FROM * FROM * 3];
+    float *floats = alloc(FROM);
+    for (int i = 0; i < FROM * FROM * 3; i++) {
+        src[i] = (uint8_t)(i * i * 31 + i / 5);
+        floats[i] = src[i];
+    }
+    for (size_t s = 1; s < sizeof sizes / sizeof *sizes; s++) {
+        int to = sizes[s];
+        float *wanted = resize(floats, FROM, to);
+        uint8_t *got = resize_bytes(src, FROM, 3, to, IMAGE_LANCZOS);
+        for (int i = 0; i < to * to * 3; i++)
+            assert_int_equal(got[i], (int)lrintf(fminf(fmaxf(wanted[i], 0), 255)));
+        free(wanted);
+        free(got);
+    }
+    free(floats);
+}
+
+static void a_triangle_does_not_overshoot(void **state)
+{
+    (void)state;
+    uint8_t src[10 * 10];
+    for (int i = 0; i < 100; i++)
+        src[i] = i % 10 < 5 ? 50 : 200;
+    uint8_t *large = resize_bytes(src, 10, 1, 73, IMAGE_TRIANGLE);
+    for (int i = 0; i < 73 * 73; i++)
+        assert_in_range(large[i], 50, 200);
+    uint8_t *small = resize_bytes(src, 10, 1, 2, IMAGE_TRIANGLE);
+    assert_in_range(small[0], 50, 124);
+    assert_in_range(small[1], 126, 200);
+    free(large);
+    free(small);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(constants_stay),           cmocka_unit_test(gradients_stay),
         cmocka_unit_test(same_size_is_the_same),    cmocka_unit_test(impulse_shows_the_kernel),
-        cmocka_unit_test(shrinking_does_not_alias),
+        cmocka_unit_test(shrinking_does_not_alias), cmocka_unit_test(bytes_of_the_size_are_copied),
+        cmocka_unit_test(bytes_are_as_floats),      cmocka_unit_test(a_triangle_does_not_overshoot),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -115,6 +115,7 @@ static void plan_route(struct job *job, const struct model_card *card, enum stag
 {
     struct plan plan = {.job = job, .card = card};
     memcpy(plan.asked, job->route, sizeof plan.asked);
+    memset(job->route, 0, sizeof job->route);
     job->hops = 0;
     if (job->type != JOB_UPSCALE)
         add_hop(&plan, STAGE_TEXT_ENCODE);

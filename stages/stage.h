@@ -61,7 +61,8 @@ struct item {
     float *text_embed;  /* [R][D] */
     float *text_states; /* [R][L][W] */
     uint8_t *text_mask; /* [R][L], 1 = token */
-    int tokens_dropped; /* of the prompt: did not fit the model's length */
+    int tokens_dropped; /* of the prompt: beyond the model's length; what became of them: overflow
+                         */
 
     float *texts_embeds; /* [R - 2][D]: image embeddings that the prior made of the texts */
     float *image_embed;  /* [D] */

@@ -471,20 +471,23 @@ static int frame(const struct tokenizer *tokenizer, size_t count, int32_t *ids, 
     return dropped < INT_MAX ? (int)dropped : INT_MAX;
 }
 
-int tokenizer_encode(const struct tokenizer *tokenizer, const char *text, size_t size, int32_t *ids,
-                     uint8_t *mask, int *dropped, struct err *err)
+int tokenizer_encode(const struct tokenizer *tokenizer, const char *text, size_t size, int part,
+                     int32_t *ids, uint8_t *mask, int *dropped, struct err *err)
 {
+    size_t room = (size_t)tokenizer->max_length - 2;
     if (size > TOKENIZER_TEXT_MAX)
         return err_set(err, ERR_TOO_LARGE, "a text has %zu bytes, at most %u are allowed", size,
                        TOKENIZER_TEXT_MAX);
     struct run run = {
         .tokenizer = tokenizer,
-        .sink = {.ids = ids + 1, .room = (size_t)tokenizer->max_length - 2},
+        .sink = {.ids = ids + 1, .skip = (size_t)part * room, .room = room},
         .err = err,
     };
     int result = run_text(&run, text, size);
     if (result == 0)
-        *dropped = frame(tokenizer, run.sink.count, ids, mask);
+        *dropped =
+            frame(tokenizer, run.sink.count > run.sink.skip ? run.sink.count - run.sink.skip : 0,
+                  ids, mask);
     run_release(&run);
     return result;
 }

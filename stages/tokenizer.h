@@ -29,10 +29,12 @@ int tokenizer_max_length(const struct tokenizer *tokenizer); /* model_max_length
 /*
  * ids [max_length]: begin, tokens, end, padding; mask [max_length]: 1 for all but the padding.
  * Broken UTF-8 is replaced as Python's decode(errors="replace") does. *dropped is the number of
- * tokens that did not fit (0: none). Takes time linear in the text but for a logarithm in its
- * longest word. Errors: ERR_OUT_OF_MEMORY, ERR_TOO_LARGE.
+ * tokens that did not fit (0: none): those of the parts after this one. Part k is made of the
+ * tokens from k * (max_length - 2) on, of a text that is read in parts; 0 of one that is cut. Takes
+ * time linear in the text but for a logarithm in its longest word. Errors: ERR_OUT_OF_MEMORY,
+ * ERR_TOO_LARGE.
  */
-int tokenizer_encode(const struct tokenizer *tokenizer, const char *text, size_t size, int32_t *ids,
-                     uint8_t *mask, int *dropped, struct err *err);
+int tokenizer_encode(const struct tokenizer *tokenizer, const char *text, size_t size, int part,
+                     int32_t *ids, uint8_t *mask, int *dropped, struct err *err);
 
 #endif

@@ -272,8 +272,8 @@ void bpe_free(struct bpe *bpe)
 
 void token_sink_put(struct token_sink *sink, int32_t id)
 {
-    if (sink->count < sink->room)
-        sink->ids[sink->count] = id;
+    if (sink->count >= sink->skip && sink->count - sink->skip < sink->room)
+        sink->ids[sink->count - sink->skip] = id;
     sink->count++;
 }
 

@@ -27,10 +27,10 @@ int bpe_load(struct bpe **out, const json_t *vocab, int32_t unknown, const char 
              struct err *err);
 void bpe_free(struct bpe *bpe);
 
-/* Where tokens go: the first `room` are stored, all are counted. */
+/* Where tokens go: after the first `skip`, the next `room` are stored; all are counted. */
 struct token_sink {
     int32_t *ids; /* [room], borrowed */
-    size_t room, count;
+    size_t skip, room, count;
 };
 void token_sink_put(struct token_sink *sink, int32_t id);
 

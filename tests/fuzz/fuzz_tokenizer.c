@@ -50,7 +50,7 @@ static void encode(const struct tokenizer *tokenizer, const void *text, size_t s
     int dropped, length = tokenizer_max_length(tokenizer);
     struct err err;
     BUG_ON(length > LONGEST);
-    BUG_ON(tokenizer_encode(tokenizer, text, size, ids, mask, &dropped, &err) != 0);
+    BUG_ON(tokenizer_encode(tokenizer, text, size, 0, ids, mask, &dropped, &err) != 0);
     BUG_ON(dropped < 0);
     for (int i = 0; i < length; i++)
         BUG_ON(ids[i] < 0 || ids[i] >= TOKENIZER_VOCAB_MAX || mask[i] > 1);

@@ -8,7 +8,7 @@ from importlib import import_module
 import torch
 
 # In order: the models come first, their weights are needed by the networks.
-SUBJECTS = ("models", "rng", "schedulers", "samplers", "repaint", "tokenizer", "resize", "processor", "blocks", "networks", "ar_prior", "pipeline")
+SUBJECTS = ("models", "rng", "schedulers", "samplers", "repaint", "tokenizer", "resize", "processor", "blocks", "networks", "ar_prior", "pipeline", "variation")
 
 
 def main() -> None:

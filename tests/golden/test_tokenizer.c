@@ -51,7 +51,7 @@ static bool check_line(const struct tokenizer *tokenizer, char *line)
     char *category = strsep(&line, "\t"), *hex = strsep(&line, "\t"), *want = strsep(&line, "\t");
     assert_non_null(want);
     char *text = parse_hex(hex, &size);
-    assert_int_equal(tokenizer_encode(tokenizer, text, size, ids, mask, &dropped, &err), 0);
+    assert_int_equal(tokenizer_encode(tokenizer, text, size, 0, ids, mask, &dropped, &err), 0);
     free(text);
     append_ids(got, ids, mask, length);
     /* the end token is the padding of both vocabularies, and ends every line */

@@ -353,6 +353,168 @@ static void json_round_trip(void **state)
         }
 }
 
+/* The route of a kind: its stages, separated by blanks. */
+static char *route_of(const char *fields, const struct model_card *card, struct err *err)
+{
+    struct job job, again;
+    char *text = xstrdup(""), *record = xasprintf("{\"version\":1,%s}", fields);
+    assert_int_equal(parse(&job, "a", record, err), 0);
+    free(record);
+    if (job_plan(&job, card, err) != 0) {
+        job_release(&job);
+        free(text);
+        return NULL;
+    }
+    for (int i = 0; i < job.hops; i++) {
+        char *longer = xasprintf("%s%s%s", text, i ? " " : "", stage_name(job.route[i].stage));
+        free(text);
+        text = longer;
+    }
+    json_t *written = job_to_json(&job);
+    char *first = json_dumps(written, JSON_COMPACT);
+    assert_int_equal(parse(&again, "a", first, err), 0);
+    assert_int_equal(job_plan(&again, card, err), 0);
+    json_t *twice = job_to_json(&again);
+    assert_true(json_equal(written, twice));
+    assert_int_equal(again.hops, job.hops);
+    assert_memory_equal(again.route, job.route, sizeof job.route);
+    free(first);
+    json_decref(written);
+    json_decref(twice);
+    job_release(&job);
+    job_release(&again);
+    return text;
+}
+
+static void every_kind_has_its_route(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *fields, *route;
+    } cases[] = {
+        {"\"type\":\"variation\",\"image\":\"x\",\"size\":64", "text-encode image-encode decoder"},
+        {"\"type\":\"interpolate\",\"inputs\":[{\"image\":\"x\"},{\"image\":\"y\"}],\"size\":256",
+         "text-encode image-encode decoder upsampler-1"},
+        {"\"type\":\"interpolate\",\"inputs\":[{\"image\":\"x\"},{\"text\":\"y\"}],\"size\":64,"
+         "\"frames\":5",
+         "text-encode prior image-encode decoder"},
+        {"\"type\":\"edit\",\"image\":\"x\",\"prompt\":\"y\",\"feather\":3",
+         "text-encode prior image-encode decoder upsampler-1 upsampler-2"},
+        {"\"type\":\"text-diff\",\"image\":\"x\",\"from\":\"y\",\"to\":\"z\",\"size\":64,"
+         "\"frames\":3",
+         "text-encode image-encode decoder"},
+        {"\"type\":\"upscale\",\"image\":\"x\"", "image-encode upsampler-2"},
+        {"\"type\":\"upscale\",\"image\":\"x\",\"from\":64",
+         "image-encode upsampler-1 upsampler-2"},
+        {"\"type\":\"embed\",\"inputs\":[{\"text\":\"x\"},{\"image\":\"y\"}]",
+         "text-encode image-encode"},
+        {"\"type\":\"score\",\"inputs\":[{\"image\":\"y\"}],\"prompt\":\"z\"",
+         "text-encode image-encode"},
+        {"\"type\":\"text-to-image\",\"prompt\":\"z\",\"stop_at\":64,\"score\":true,"
+         "\"prior\":\"autoregressive\",\"prior_candidates\":2",
+         "text-encode prior decoder image-encode"},
+        {"\"type\":\"text-to-image\",\"prompt\":\"z\",\"size\":64,\"n\":2,\"best_of\":5",
+         "text-encode prior decoder image-encode"},
+    };
+    struct model_card card = emoji;
+    card.has_image_encoder = card.has_ar_prior = true;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct err err = {0};
+        char *route = route_of(cases[i].fields, &card, &err);
+        if (!route)
+            fail_msg("%s: %s", cases[i].fields, err.text);
+        assert_string_equal(route, cases[i].route);
+        free(route);
+    }
+}
+
+static void kinds_that_cannot_be(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *fields, *text;
+    } cases[] = {
+        {"\"type\":\"variation\",\"image\":\"x\"",
+         "the model 'emoji' has no image_encoder, which 'variation' needs"},
+        {"\"type\":\"text-to-image\",\"prompt\":\"z\",\"prior\":\"autoregressive\"",
+         "the model 'emoji' has no autoregressive prior"},
+        {"\"type\":\"upscale\",\"image\":\"x\",\"size\":64",
+         "'/size' is 64, the smallest of the model 'emoji'"},
+        {"\"type\":\"text-to-image\",\"prompt\":\"z\",\"stop_at\":100",
+         "'/stop_at' is 100, the model 'emoji' makes 64, 256 or 1024"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct err err = {0};
+        assert_null(route_of(cases[i].fields, &emoji, &err));
+        assert_string_equal(err.text, cases[i].text);
+    }
+    static const struct {
+        const char *fields, *text;
+    } refused[] = {
+        {"\"type\":\"interpolate\",\"inputs\":[{\"image\":\"x\",\"weight\":0},{\"text\":\"y\","
+         "\"weight\":0}]",
+         "'/inputs': no weight is above 0"},
+        {"\"type\":\"interpolate\",\"inputs\":[{\"text\":\"x\"},{\"text\":\"y\"},{\"text\":\"z\"}],"
+         "\"frames\":3",
+         "'/frames' goes with two inputs, not 3"},
+        {"\"type\":\"score\",\"inputs\":[{\"text\":\"x\"}],\"prompt\":\"y\"",
+         "'/inputs/0' is a text, not a picture"},
+        {"\"type\":\"text-to-image\",\"prompt\":\"y\",\"n\":3,\"best_of\":2",
+         "'/best_of' is 2, less than the 3 pictures of '/n'"},
+        {"\"type\":\"text-to-image\",\"prompt\":\"y\",\"output\":{\"format\":\"npy\"}",
+         "'/output/format' is 'npy', which holds no picture"},
+    };
+    for (size_t i = 0; i < sizeof refused / sizeof *refused; i++) {
+        struct job job;
+        struct err err = {0};
+        char *record = xasprintf("{\"version\":1,%s}", refused[i].fields);
+        assert_int_equal(parse(&job, "a", record, &err), -ERR_INVALID_JOB);
+        assert_string_equal(err.text, refused[i].text);
+        free(record);
+    }
+}
+
+/* Each frame has its own mixture, and all have one seed; embeddings have their own input. */
+static void frames_and_inputs_become_tasks(void **state)
+{
+    (void)state;
+    struct model_card card = emoji;
+    card.has_image_encoder = true;
+    struct job job;
+    struct err err;
+    struct task task, again;
+    assert_int_equal(parse(&job, "a",
+                           "{\"version\":1,\"type\":\"interpolate\",\"inputs\":[{\"image\":\"x\"},"
+                           "{\"text\":\"y\"}],\"frames\":5,\"seed\":9,\"size\":64}",
+                           &err),
+                     0);
+    assert_int_equal(job_plan(&job, &card, &err), 0);
+    task_from_job(&task, &job, 3, 0, 1, 1);
+    assert_int_equal(task.seed, 9);
+    assert_true(task.sources.inputs[0].weight == 0.25 && task.sources.inputs[1].weight == 0.75);
+    char *text = task_to_json(&task);
+    assert_int_equal(task_parse(&again, text, strlen(text), &err), 0);
+    char *second = task_to_json(&again);
+    assert_string_equal(text, second);
+    task_release(&task);
+    task_release(&again);
+    job_release(&job);
+    free(text);
+    free(second);
+    assert_int_equal(parse(&job, "a",
+                           "{\"version\":1,\"type\":\"embed\",\"inputs\":[{\"image\":\"x\"},"
+                           "{\"text\":\"y\"}]}",
+                           &err),
+                     0);
+    assert_int_equal(job_plan(&job, &card, &err), 0);
+    assert_int_equal(job.n, 2);
+    task_from_job(&task, &job, 1, 0, 1, 1);
+    assert_int_equal(task.sources.count, 1);
+    assert_string_equal(task.sources.inputs[0].text, "y");
+    task_release(&task);
+    job_release(&job);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -367,6 +529,9 @@ int main(void)
         cmocka_unit_test(plan_of_samplers),
         cmocka_unit_test(refused_samplers),
         cmocka_unit_test(json_round_trip),
+        cmocka_unit_test(every_kind_has_its_route),
+        cmocka_unit_test(kinds_that_cannot_be),
+        cmocka_unit_test(frames_and_inputs_become_tasks),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -242,9 +242,21 @@ static void check_patterns(void **state)
 /* examples/NAME.json and examples/NAME-VARIANT.json are valid by the longest NAME that is known. */
 static const char *schema_of_example(const char *file)
 {
-    static const char *const names[] = {
-        "job-text-to-image", "job-cancel", "task", "event", "result",
-        "dead-letter",       "state",      "model"};
+    static const char *const names[] = {"job-text-to-image",
+                                        "job-variation",
+                                        "job-interpolate",
+                                        "job-edit",
+                                        "job-text-diff",
+                                        "job-upscale",
+                                        "job-embed",
+                                        "job-score",
+                                        "job-cancel",
+                                        "task",
+                                        "event",
+                                        "result",
+                                        "dead-letter",
+                                        "state",
+                                        "model"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         if (strncmp(file, names[i], strlen(names[i])) == 0)
             return names[i];

@@ -107,7 +107,8 @@ static void assert_tokens(const struct tokenizer *tokenizer, const char *text, c
     uint8_t mask[LENGTH];
     int dropped = -1, count = 0;
     struct err err;
-    assert_int_equal(tokenizer_encode(tokenizer, text, strlen(text), ids, mask, &dropped, &err), 0);
+    assert_int_equal(tokenizer_encode(tokenizer, text, strlen(text), 0, ids, mask, &dropped, &err),
+                     0);
     while (want[count] >= 0)
         count++;
     int kept = count < LENGTH - 2 ? count : LENGTH - 2;
@@ -212,7 +213,7 @@ static void test_padding_of_its_own(void **state)
     uint8_t mask[LENGTH];
     int dropped;
     struct err err;
-    assert_int_equal(tokenizer_encode(t, "ad", 2, ids, mask, &dropped, &err), 0);
+    assert_int_equal(tokenizer_encode(t, "ad", 2, 0, ids, mask, &dropped, &err), 0);
     static const int32_t want[LENGTH] = {BEGIN, 4, 3, END, 3, 3, 3, 3};
     assert_memory_equal(ids, want, sizeof want);
     assert_memory_equal(mask, "\1\1\1\1\0\0\0\0", LENGTH);
@@ -367,12 +368,12 @@ static void test_hostile_texts(void **state)
         for (size_t i = 0; i < SIZE; i++)
             text[i] = repeated[k][i % length];
         double start = cpu_seconds();
-        assert_int_equal(tokenizer_encode(t, text, SIZE, ids, mask, &dropped, &err), 0);
+        assert_int_equal(tokenizer_encode(t, text, SIZE, 0, ids, mask, &dropped, &err), 0);
         assert_true(cpu_seconds() - start < CPU_SECONDS);
         assert_true(repeated[k][0] == ' ' ? dropped == 0 : dropped > 1000);
     }
     free(text);
-    assert_int_equal(tokenizer_encode(t, "", TOKENIZER_TEXT_MAX + 1, ids, mask, &dropped, &err),
+    assert_int_equal(tokenizer_encode(t, "", TOKENIZER_TEXT_MAX + 1, 0, ids, mask, &dropped, &err),
                      -ERR_TOO_LARGE);
     tokenizer_free(t);
 }
@@ -433,8 +434,8 @@ static void encode_mixture(const struct tokenizer *tokenizer)
     int dropped, length = tokenizer_max_length(tokenizer);
     struct err err;
     assert_true(length <= LONGEST);
-    assert_int_equal(tokenizer_encode(tokenizer, text, sizeof text - 1, ids, mask, &dropped, &err),
-                     0);
+    assert_int_equal(
+        tokenizer_encode(tokenizer, text, sizeof text - 1, 0, ids, mask, &dropped, &err), 0);
     for (int i = 0; i < length; i++)
         assert_in_range(ids[i], 0, TOKENIZER_VOCAB_MAX - 1);
 }

@@ -177,8 +177,9 @@ static json_t *notices(const struct output *output, const struct parcel *parcel)
     json_t *list = json_array();
     if (output->stage == STAGE_TEXT_ENCODE && item->tokens_dropped > 0)
         json_array_append_new(
-            list, json_sprintf("the prompt is too long for the model: its last %d tokens were cut",
-                               item->tokens_dropped));
+            list, json_sprintf("the prompt is too long for the model: its last %d tokens were %s",
+                               item->tokens_dropped,
+                               item->overflow == OVERFLOW_SPLIT ? "read apart" : "cut"));
     if (item->resized)
         json_array_append_new(
             list, json_sprintf("the model has no part that makes %d px: the picture was enlarged "

@@ -27,8 +27,9 @@
     X("session.timeout.ms", "6000", KAFKA_CONSUMER, true, "takeover of a dead worker's tasks")     \
     X("heartbeat.interval.ms", "1000", KAFKA_CONSUMER, true, "hears of rebalances soon")           \
     X("max.poll.interval.ms", "300000", KAFKA_CONSUMER, true, "a stuck member's eviction")         \
-    X("queued.min.messages", "100", KAFKA_CONSUMER, true, "prefetch; 100000 hoards")               \
-    X("queued.max.messages.kbytes", "4096", KAFKA_CONSUMER, true, "the same in bytes")             \
+    X("queued.min.messages", "10000", KAFKA_CONSUMER, true,                                        \
+      "prefetch: a second's work, see below")                                                      \
+    X("queued.max.messages.kbytes", "32768", KAFKA_CONSUMER, true, "the same in bytes")            \
     X("fetch.wait.max.ms", "100", KAFKA_CONSUMER, true, "how long a broker holds a fetch")         \
     X("fetch.wait.max.ms", "10", KAFKA_REPLAYER, true, "the end of a log is reached quickly")      \
     X("enable.partition.eof", "true", KAFKA_REPLAYER, false, "tells where the end is")             \
@@ -39,6 +40,10 @@
     X("retry.backoff.ms", "5", KAFKA_PRODUCER, true, "CONCURRENT_TRANSACTIONS costs 100 ms else")  \
     X("partitioner", "murmur2_random", WRITER, true, "as Java's producer does")
 
+/* A lane's partitions share one queue, and librdkafka 2.0.2 counts all of it for each of them.
+   While it is fuller than these limits say nothing is fetched, and the thread that fetches looks
+   again only after a second: a queue that is empty by then starves the lane. What is prefetched and
+   not pulled keeps nobody from anything: when a partition goes, it is dropped. */
 static const struct setting {
     const char *key, *value;
     unsigned roles;

@@ -39,7 +39,7 @@ enum config_kind { CONFIG_STRING, CONFIG_INTEGER, CONFIG_FLAG };
     X(redis, "redis", CONFIG_STRING, "127.0.0.1:6379", 0, 0, "host:port", CONFIG_ALL,              \
       "Redis server for statuses and the embedding cache")                                         \
     X(artifacts, "artifacts", CONFIG_STRING, "artifacts", 0, 0, "folder or s3://bucket/prefix",    \
-      CONFIG_SERVERS, "where pictures are stored")                                                                 \
+      CONFIG_SERVERS, "where pictures are stored")                                                 \
     X(models, "models", CONFIG_STRING, "models", 0, 0, "folder", CONFIG_ALL,                       \
       "folder of model directories")                                                               \
     X(model, "model", CONFIG_STRING, "emoji", 0, 0, "name", CONFIG_ALL,                            \
@@ -58,7 +58,7 @@ enum config_kind { CONFIG_STRING, CONFIG_INTEGER, CONFIG_FLAG };
     X(batch, "batch", CONFIG_INTEGER, "8", 1, 1024, "tasks", CONFIG_WORKER,                        \
       "most tasks in one forward pass")                                                            \
     X(linger_ms, "linger-ms", CONFIG_INTEGER, "2", 0, 10000, "ms", CONFIG_WORKER,                  \
-      "longest wait for a batch to fill")                                                          \
+      "longest wait for a batch to fill, and at most a tenth of what the last pass took")          \
     X(bulk_share, "bulk-share", CONFIG_INTEGER, "20", 1, 100, "percent", CONFIG_WORKER,            \
       "share of batches that take bulk tasks first")                                               \
     X(bulk_batch_ms, "bulk-batch-ms", CONFIG_INTEGER, "250", 1, 3600000, "ms", CONFIG_WORKER,      \

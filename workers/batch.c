@@ -7,6 +7,8 @@
 
 #include "common/memory.h"
 
+#define LINGER_SHARE 10 /* of a pass: one part of so many may be spent on waiting */
+
 void batcher_init(struct batcher *batcher, int capacity, int ranks, int64_t linger_ms,
                   int bulk_percent, int64_t bulk_ms)
 {
@@ -15,6 +17,7 @@ void batcher_init(struct batcher *batcher, int capacity, int ranks, int64_t ling
     *batcher = (struct batcher){.capacity = (size_t)capacity,
                                 .ranks = least,
                                 .linger_ms = linger_ms,
+                                .pass_ms = -1,
                                 .bulk_ms = bulk_ms,
                                 .bulk_capacity = least,
                                 .bulk_percent = (unsigned)bulk_percent};
@@ -121,6 +124,12 @@ static void choose(const struct batcher *batcher, bool *chosen)
     choose_class(batcher, first == CLASS_BULK ? CLASS_INTERACTIVE : CLASS_BULK, lead, &choice);
 }
 
+static int64_t linger(const struct batcher *batcher)
+{
+    int64_t most = batcher->pass_ms < 0 ? batcher->linger_ms : batcher->pass_ms / LINGER_SHARE;
+    return most < batcher->linger_ms ? most : batcher->linger_ms;
+}
+
 int64_t batcher_due(const struct batcher *batcher, int64_t now_ms)
 {
     if (batcher->count == 0)
@@ -130,7 +139,7 @@ int64_t batcher_due(const struct batcher *batcher, int64_t now_ms)
         lead = &batcher->waiting[0];
     if (!batcher_wants(batcher, lead->task_class))
         return 0;
-    int64_t left = lead->since_ms + batcher->linger_ms - now_ms;
+    int64_t left = lead->since_ms + linger(batcher) - now_ms;
     return left > 0 ? left : 0;
 }
 
@@ -155,6 +164,11 @@ size_t batcher_take(struct batcher *batcher, void **payloads)
     batcher->taken += taken > 0;
     free(chosen);
     return taken;
+}
+
+void batcher_passed(struct batcher *batcher, int64_t ms)
+{
+    batcher->pass_ms = ms;
 }
 
 void batcher_ran(struct batcher *batcher, size_t tasks, int64_t ms)

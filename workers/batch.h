@@ -10,6 +10,9 @@
  *
  * A task that is `alone` shares its pass with no other.
  *
+ * Waiting for company saves at most a pass, so it may cost at most a tenth of what the last one
+ * took.
+ *
  * Interactive tasks come first, but for the bulk share: that many of 100 batches, evenly spread,
  * prefer bulk tasks. A batch whose class runs out is filled up with the other one's.
  *
@@ -40,9 +43,10 @@ struct batch_entry {
 };
 
 struct batcher {
-    size_t capacity; /* most tasks in a batch, and most of a class that wait */
-    size_t ranks;    /* that share a batch, at most its capacity */
-    int64_t linger_ms;
+    size_t capacity;       /* most tasks in a batch, and most of a class that wait */
+    size_t ranks;          /* that share a batch, at most its capacity */
+    int64_t linger_ms;     /* longest wait for company */
+    int64_t pass_ms;       /* what the last pass took; -1: there was none yet */
     int64_t bulk_ms;       /* what a batch with bulk tasks may take, about */
     size_t bulk_capacity;  /* what fits into that, as far as is known */
     unsigned bulk_percent; /* of the batches prefer bulk tasks */
@@ -61,11 +65,13 @@ bool batcher_wants(const struct batcher *batcher, enum task_class task_class);
 void batcher_add(struct batcher *batcher, const struct batch_entry *entry); /* copied */
 
 /* Milliseconds until a batch is due: 0 now, -1 nothing waits. It is due when its leader's class has
-   as many as it can take, or when its leader has waited for linger_ms. */
+   as many as it can take, or when its leader has waited long enough. */
 int64_t batcher_due(const struct batcher *batcher, int64_t now_ms);
 /* Takes the payloads of the next batch, oldest first, into `payloads` (room for `capacity`), due or
    not. Returns how many. */
 size_t batcher_take(struct batcher *batcher, void **payloads);
+/* A pass, of whatever tasks, took so long. */
+void batcher_passed(struct batcher *batcher, int64_t ms);
 /* Computing so many tasks in one batch, some of them bulk ones, took so long. */
 void batcher_ran(struct batcher *batcher, size_t tasks, int64_t ms);
 /* Takes out every entry that `gone` says yes to, into `payloads` (room for `count`). Returns how

@@ -185,6 +185,8 @@ static bool dispatch(struct worker *worker)
 static void learn(struct worker *worker, const struct work *work)
 {
     size_t tasks = work_lesson(work);
+    if (work->passes > 0)
+        batcher_passed(&worker->batcher, (int64_t)work->compute_ms);
     if (tasks > 0)
         batcher_ran(&worker->batcher, tasks, (int64_t)work->compute_ms);
 }

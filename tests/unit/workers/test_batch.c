@@ -76,6 +76,24 @@ static void linger_counts_from_the_first(void **state)
     batcher_release(&batcher);
 }
 
+/* Company is not worth more than what it can save. */
+static void linger_is_short_where_passes_are(void **state)
+{
+    (void)state;
+    struct batcher batcher;
+    batcher_init(&batcher, 8, 1, LINGER_MS, 20, BULK_MS);
+    add(&batcher, CLASS_INTERACTIVE, 0, 25, 100);
+    assert_int_equal(batcher_due(&batcher, 100), LINGER_MS);
+    batcher_passed(&batcher, 0);
+    assert_int_equal(batcher_due(&batcher, 100), 0);
+    batcher_passed(&batcher, 29);
+    assert_int_equal(batcher_due(&batcher, 100), 2);
+    assert_int_equal(batcher_due(&batcher, 101), 1);
+    batcher_passed(&batcher, 1000 * LINGER_MS);
+    assert_int_equal(batcher_due(&batcher, 100), LINGER_MS);
+    batcher_release(&batcher);
+}
+
 /* Neither with others of its kind nor with anyone; the order within its partition stays. */
 static void suspects_go_alone(void **state)
 {
@@ -457,6 +475,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(nothing_waits),
         cmocka_unit_test(linger_counts_from_the_first),
+        cmocka_unit_test(linger_is_short_where_passes_are),
         cmocka_unit_test(suspects_go_alone),
         cmocka_unit_test(full_batch_waits_for_nothing),
         cmocka_unit_test(order_within_a_partition),

@@ -8,6 +8,9 @@
  * cannot be committed whole, the partitions of what was lost are dropped, and read back if still
  * ours.
  *  - Redis is written between commits only, so it never shows what Kafka does not have.
+ *  - A batch is committed when there is no more to read. Only where all of it is news of pictures
+ *    under way does it wait for a little while: a transaction for each of them would take the
+ *    processor from the workers whose hops it tells of.
  *
  * Rebalances arrive inside kafka_poll(); the callbacks only note them, and settle() acts on them at
  * a point where no half-handled record stands in the way.
@@ -33,6 +36,7 @@
 #define BATCH_MAX       512       /* records in one transaction */
 #define BATCH_BYTES_MAX (8 << 20) /* of outputs in one transaction, about */
 #define POLL_MS         100       /* longest sleep: Redis is looked at in between */
+#define GATHER_MS       50        /* longest that news of pictures under way waits for more */
 #define REPLAY_MS       60000
 
 enum duty { DUTY_NONE, DUTY_READ, DUTY_DROP };
@@ -58,8 +62,10 @@ struct coordinator {
     bool has_duty;
     struct work batch[BATCH_MAX];
     size_t count, bytes;
-    bool ready;    /* said so */
-    bool arrived;  /* a partition was read back, and nothing has been let in since */
+    bool urgent;      /* the batch is not to wait: somebody else does, or statuses do */
+    int64_t since_ms; /* monotonic: when its first record came */
+    bool ready;       /* said so */
+    bool arrived;     /* a partition was read back, and nothing has been let in since */
     json_t *newer; /* while a partition is read: id → why its last state cannot be read by us */
 };
 
@@ -230,6 +236,7 @@ static int flush(struct coordinator *self, struct err *err)
     }
     self->count = 0;
     self->bytes = 0;
+    self->urgent = false;
     return rc;
 }
 
@@ -248,9 +255,14 @@ static int take(struct coordinator *self, struct kafka_record *record, struct er
                        "same number of partitions?",
                        partition, topic_name(TOPIC_JOBS), topic_name(TOPIC_EVENTS));
     }
+    if (self->count == 0) {
+        self->since_ms = clock_monotonic_ms(self->clock);
+        self->urgent = view_pending(self->view);
+    }
     struct work *work = &self->batch[self->count++];
     *work = (struct work){.record = record};
-    handle_record(&self->handler, record, clock_wall_ms(self->clock), &work->outbox);
+    self->urgent |=
+        handle_record(&self->handler, record, clock_wall_ms(self->clock), &work->outbox);
     self->bytes += outbox_bytes(&work->outbox);
     return self->count == BATCH_MAX || self->bytes > BATCH_BYTES_MAX ? flush(self, err) : 0;
 }
@@ -305,11 +317,22 @@ static int serve_due(struct coordinator *self, struct err *err)
 
 /* --- the loop --- */
 
+/* How long the batch may still wait for company. */
+static int patience(const struct coordinator *self)
+{
+    int64_t left = self->since_ms + GATHER_MS - clock_monotonic_ms(self->clock);
+    if (self->count == 0 || self->urgent)
+        return 0;
+    return left > 0 ? (int)left : 0;
+}
+
 /* Until the first timer, at most POLL_MS. */
 static int poll_timeout(const struct coordinator *self)
 {
     const struct live_job *due = ledger_first_due(self->ledger);
-    if (self->count > 0 || view_pending(self->view))
+    if (self->count > 0)
+        return patience(self);
+    if (view_pending(self->view))
         return 0;
     int64_t left = due ? due->timer.due_ms - clock_wall_ms(self->clock) : POLL_MS;
     return left < 0 ? 0 : left < POLL_MS ? (int)left : POLL_MS;
@@ -321,7 +344,7 @@ static int turn(struct coordinator *self, struct err *err)
     struct kafka_record *record = NULL;
     int rc = kafka_poll(self->kafka, 0, poll_timeout(self), &record, err);
 
-    if (rc == 0 && (self->has_duty || !record))
+    if (rc == 0 && (self->has_duty || (!record && patience(self) == 0)))
         rc = flush(self, err);
     if (rc == 0 && self->has_duty)
         rc = settle(self, err);

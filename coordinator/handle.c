@@ -31,6 +31,7 @@ struct turn {
     int home;
     int64_t now_ms;
     struct outbox *outbox;
+    bool relaxed; /* so far it is news of a picture under way, and no more */
 };
 
 static void refuse(struct turn *turn, const struct kafka_record *record, const char *job,
@@ -326,6 +327,7 @@ static void event_apply(struct turn *turn, struct live_job *job, const struct ev
     switch (event->type) {
     case EVENT_STAGE_FINISHED:
         picture->hops = event->hop + 1;
+        turn->relaxed = true;
         break;
     case EVENT_PICTURE_FINISHED:
         picture->hops = event->hop + 1;
@@ -468,7 +470,7 @@ size_t handle_due(struct handler *handler, int64_t now_ms, struct outbox *outbox
 
 /* --- records --- */
 
-void handle_record(struct handler *handler, const struct kafka_record *record, int64_t now_ms,
+bool handle_record(struct handler *handler, const struct kafka_record *record, int64_t now_ms,
                    struct outbox *outbox)
 {
     struct turn turn = {
@@ -484,6 +486,7 @@ void handle_record(struct handler *handler, const struct kafka_record *record, i
     else
         handle_event(&turn);
     admit(&turn);
+    return !turn.relaxed || outbox->count > 0;
 }
 
 /* `text` is taken; NULL is a tombstone. */

@@ -6,6 +6,7 @@
 #ifndef UNCLIP_COORDINATOR_HANDLE_H
 #define UNCLIP_COORDINATOR_HANDLE_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "common/kafka.h"
@@ -29,9 +30,10 @@ struct handler {
  * Handles one record of unclip.jobs or unclip.events, whose partition the ledger keeps. What it
  * makes at once (dead letters, and the tasks of every picture that there is now room for) goes into
  * `outbox`; jobs that it changed remember the outbox.
- * Never fails: what cannot be served becomes a dead letter.
+ * Never fails: what cannot be served becomes a dead letter. Returns whether its commit is urgent:
+ * nobody waits for one that only tells how far a picture is.
  */
-void handle_record(struct handler *handler, const struct kafka_record *record, int64_t now_ms,
+bool handle_record(struct handler *handler, const struct kafka_record *record, int64_t now_ms,
                    struct outbox *outbox);
 
 /*

@@ -36,6 +36,7 @@ struct fixture {
     struct outbox outboxes[OUTBOXES_MAX]; /* of the records since the last fixture_commit() */
     size_t records;
     int64_t now_ms, offset;
+    bool urgent; /* what the last record's commit is */
 };
 
 static inline int64_t fixture_seed(void)
@@ -91,7 +92,7 @@ static inline struct outbox *send_bytes(struct fixture *fixture, const char *top
     };
     assert_true(fixture->records < OUTBOXES_MAX);
     struct outbox *outbox = &fixture->outboxes[fixture->records++];
-    handle_record(&fixture->handler, &record, fixture->now_ms, outbox);
+    fixture->urgent = handle_record(&fixture->handler, &record, fixture->now_ms, outbox);
     return outbox;
 }
 

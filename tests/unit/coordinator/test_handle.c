@@ -460,10 +460,25 @@ static void test_cancel_of_the_unknown(void **state)
     assert_dead_letter(send_job(f, NULL, CANCEL), "invalid_job");
 }
 
+/* Somebody waits for tasks, ends and refusals; nobody for how far a picture is. */
+    static void test_news_of_a_picture_under_way_may_wait(void **state)
+    {
+        struct fixture *f = *state;
+        send_job(f, "heart", HEART);
+        assert_true(f->urgent);
+        finish_stage(f, "heart", 0, STAGE_TEXT_ENCODE);
+        assert_false(f->urgent);
+        send_event(f, "stage-finished", "heart", 7, STAGE_PRIOR, COMPUTED);
+        assert_true(f->urgent);
+        send_event(f, "picture-finished", "heart", 0, STAGE_UPSAMPLER_2, STORED("0"));
+        assert_true(f->urgent);
+    }
+
 int main(void)
 {
-#define TEST(name) cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
+    #define TEST(name) cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
     const struct CMUnitTest tests[] = {
+        TEST(test_news_of_a_picture_under_way_may_wait),
         TEST(test_smallest_job),
         TEST(test_pictures_become_tasks),
         TEST(test_producer_clocks_are_not_believed),

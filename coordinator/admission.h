@@ -34,13 +34,13 @@ struct line;      /* private: a client's waiting tickets of a class */
 /* Embedded in what waits; all zero but `bytes` before admission_enter(), and all zero after
    admission_leave(). */
 struct ticket {
-    size_t bytes;     /* of memory that it takes while it waits: its owner's count */
-    int64_t round;    /* while it waits: about the round in which its next picture is let in */
-    int64_t number;   /* of its first picture that was let in: so many were before; -1: none yet */
+    uint32_t bytes;   /* of memory that it takes while it waits: its owner's count */
     int waiting;      /* pictures still to be let in */
     int in_flight;    /* pictures let in and not yet ended */
     bool entered;     /* it is known to an admission */
     uint8_t in_class; /* enum task_class */
+    int64_t round;    /* while it waits: about the round in which its next picture is let in */
+    int64_t number;   /* of its first picture that was let in: so many were before; -1: none yet */
     /* private */
     struct line *line; /* NULL: none of its pictures waits */
     struct ticket *next, *previous;

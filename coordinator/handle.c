@@ -321,7 +321,7 @@ static void event_apply(struct turn *turn, struct live_job *job, const struct ev
     if (job->state == JOB_QUEUED)
         job_set_state(turn->ledger, job, JOB_RUNNING, turn->now_ms, event->worker);
     notices_add(job, event->notices);
-    job->stage_ms[event->stage] += (float)event->compute_ms;
+    live_job_spent(job, event->stage, event->compute_ms);
     if (event->type == EVENT_STAGE_FINISHED || event->type == EVENT_PICTURE_FINISHED)
         rates_computed(turn->handler->rates, &job->job.route[event->hop], event->compute_ms);
     switch (event->type) {

@@ -277,11 +277,24 @@ void live_job_free(struct live_job *job)
         free(job->pictures[i].error_message);
     }
     free(job->pictures);
+    free(job->stage_ms);
     free(job->error_code);
     free(job->error_message);
     json_decref(job->notices);
     job_release(&job->job);
     free(job);
+}
+
+double live_job_stage_ms(const struct live_job *job, enum stage stage)
+{
+    return job->stage_ms ? job->stage_ms[stage] : 0;
+}
+
+void live_job_spent(struct live_job *job, enum stage stage, double ms)
+{
+    if (!job->stage_ms)
+        job->stage_ms = xcalloc(STAGE_COUNT, sizeof *job->stage_ms);
+    job->stage_ms[stage] += ms;
 }
 
 static void link_live(struct ledger *ledger, struct live_job *job)
@@ -349,7 +362,7 @@ static size_t live_job_bytes(const struct live_job *job)
 
 void ledger_wait(struct ledger *ledger, struct live_job *job)
 {
-    job->ticket.bytes = live_job_bytes(job);
+    job->ticket.bytes = (uint32_t)live_job_bytes(job);
     admission_enter(partition_of(ledger, job->home)->admission, &job->ticket, job->job.task_class,
                     job->job.client, job->job.n - job->admitted, live_job_in_flight(job));
 }

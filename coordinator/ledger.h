@@ -42,26 +42,27 @@ struct picture {
     char *error_message;
 };
 
-/* A job on its way, or one that has ended and is still to be shown. Owned by the ledger. */
+/* A job on its way, or one that has ended and is still to be shown. Owned by the ledger. There may
+   be hundreds of thousands: its members are in an order that leaves few holes. */
 struct live_job {
     struct job job; /* completed, with its seed; of a job that could not be read only the id */
     bool readable;  /* false: `job` holds nothing but the id */
+    bool unshown;   /* Redis does not have its present state */
     int home;
     enum job_state state;
+    int admitted; /* its first so many pictures have got their tasks */
     int64_t created_at_ms, updated_at_ms;
-    int64_t finished_at_ms;      /* 0 until then */
-    uint64_t digest;             /* of its record's body, to tell a repetition from a conflict */
-    int64_t offset;              /* of its record in unclip.jobs: the order of waiting jobs */
-    struct picture *pictures;    /* owned, [job.n]; NULL until one is admitted, or it ends */
-    int admitted;                /* its first so many pictures have got their tasks */
-    struct ticket ticket;        /* of the others, in its partition's admission */
-    float stage_ms[STAGE_COUNT]; /* of computing, summed over the pictures */
-    json_t *notices;             /* owned array of distinct sentences; NULL: none */
-    char *error_code;            /* owned; NULL: none */
+    int64_t finished_at_ms;   /* 0 until then */
+    uint64_t digest;          /* of its record's body, to tell a repetition from a conflict */
+    int64_t offset;           /* of its record in unclip.jobs: the order of waiting jobs */
+    struct picture *pictures; /* owned, [job.n]; NULL until one is admitted, or it ends */
+    struct ticket ticket;     /* of the others, in its partition's admission */
+    double *stage_ms;         /* private: owned, [STAGE_COUNT]; NULL: all zero */
+    json_t *notices;          /* owned array of distinct sentences; NULL: none */
+    char *error_code;         /* owned; NULL: none */
     char *error_message;
 
     struct outbox *outbox; /* borrowed: of the last record that changed it since the last commit */
-    bool unshown;          /* Redis does not have its present state */
     struct timer timer;    /* of whatever it waits for next; kept by ledger.c */
     /* private to ledger.c: the lists it is in */
     struct live_job *next, **link;                 /* of its partition's live jobs */
@@ -149,6 +150,9 @@ double live_job_progress(const struct live_job *job); /* 0..1, over all pictures
 #define LIVE_JOB_NOTICES_MAX 64                       /* as the schemas allow */
 /* Adds a sentence unless it is there, or there are too many. */
 void live_job_notice(struct live_job *job, const char *text);
+/* Milliseconds of computing at a stage, summed over the pictures; and some more of them. */
+double live_job_stage_ms(const struct live_job *job, enum stage stage);
+void live_job_spent(struct live_job *job, enum stage stage, double ms);
 void live_job_error(struct live_job *job, const char *code, const char *message);
 
 #endif

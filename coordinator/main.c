@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* unclip-coordinator: its command line. The work is in coordinator.c. */
 #include <jansson.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -69,6 +70,8 @@ static int run(const struct config *config)
     log_init(who, level);
     if (fault_open(FAULT_COORDINATOR, &err) < 0)
         return misuse(err.text);
+    /* One arena: what librdkafka's threads read and free is what waiting jobs are then kept in. */
+    mallopt(M_ARENA_MAX, 1);
     catch_signals();
     if (coordinator_run(config, &stop, &err) < 0) {
         log_error("%s", err.text);

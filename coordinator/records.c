@@ -118,7 +118,7 @@ static bool took_part(const struct live_job *job, int hop)
     for (int i = 0; job->pictures && i < job->job.n; i++)
         if (job->pictures[i].hops > hop)
             return true;
-    return job->stage_ms[job->job.route[hop].stage] > 0;
+    return live_job_stage_ms(job, job->job.route[hop].stage) > 0;
 }
 
 json_t *timings_json(const struct live_job *job)
@@ -127,8 +127,7 @@ json_t *timings_json(const struct live_job *job)
     for (int hop = 0; hop < job->job.hops; hop++) {
         enum stage stage = job->job.route[hop].stage;
         if (took_part(job, hop))
-            json_object_set_new(out, stage_name(stage),
-                                json_real(hop_number(job->stage_ms[stage])));
+            json_object_set_new(out, stage_name(stage), json_real(live_job_stage_ms(job, stage)));
     }
     return out;
 }
@@ -398,14 +397,14 @@ static int images_read(struct live_job *job, const json_t *images, struct err *e
 static void fields_read(struct live_job *job, const json_t *json)
 {
     size_t i;
-    const json_t *notice;
+    const json_t *notice, *ms, *timings = json_object_get(json, "timings");
 
     BUG_ON(!job_state_parse(text_of(json, "state"), &job->state));
     job->error_code = copy_of(json, "error_code");
     job->error_message = copy_of(json, "error_message");
     for (enum stage stage = 0; stage < STAGE_COUNT; stage++)
-        job->stage_ms[stage] = (float)json_number_value(
-            json_object_get(json_object_get(json, "timings"), stage_name(stage)));
+        if ((ms = json_object_get(timings, stage_name(stage))))
+            live_job_spent(job, stage, json_number_value(ms));
     json_array_foreach (json_object_get(json, "notices"), i, notice)
         live_job_notice(job, json_string_value(notice));
 }

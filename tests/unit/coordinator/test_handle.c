@@ -365,7 +365,7 @@ static void test_events_count_once(void **state)
     finish_stage(f, "hearts", 0, STAGE_TEXT_ENCODE);
     struct live_job *job = find(f, "hearts");
     assert_int_equal(job->pictures[0].hops, 2);
-    assert_true(job->stage_ms[STAGE_PRIOR] == 100);
+    assert_true(live_job_stage_ms(job, STAGE_PRIOR) == 100);
     assert_null(ledger_next_changed(f->ledger));
     send_event(f, "picture-failed", "hearts", 0, STAGE_DECODER, FAILED);
     send_event(f, "picture-finished", "hearts", 0, STAGE_UPSAMPLER_2, STORED("0"));
@@ -461,22 +461,22 @@ static void test_cancel_of_the_unknown(void **state)
 }
 
 /* Somebody waits for tasks, ends and refusals; nobody for how far a picture is. */
-    static void test_news_of_a_picture_under_way_may_wait(void **state)
-    {
-        struct fixture *f = *state;
-        send_job(f, "heart", HEART);
-        assert_true(f->urgent);
-        finish_stage(f, "heart", 0, STAGE_TEXT_ENCODE);
-        assert_false(f->urgent);
-        send_event(f, "stage-finished", "heart", 7, STAGE_PRIOR, COMPUTED);
-        assert_true(f->urgent);
-        send_event(f, "picture-finished", "heart", 0, STAGE_UPSAMPLER_2, STORED("0"));
-        assert_true(f->urgent);
-    }
+static void test_news_of_a_picture_under_way_may_wait(void **state)
+{
+    struct fixture *f = *state;
+    send_job(f, "heart", HEART);
+    assert_true(f->urgent);
+    finish_stage(f, "heart", 0, STAGE_TEXT_ENCODE);
+    assert_false(f->urgent);
+    send_event(f, "stage-finished", "heart", 7, STAGE_PRIOR, COMPUTED);
+    assert_true(f->urgent);
+    send_event(f, "picture-finished", "heart", 0, STAGE_UPSAMPLER_2, STORED("0"));
+    assert_true(f->urgent);
+}
 
 int main(void)
 {
-    #define TEST(name) cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
     const struct CMUnitTest tests[] = {
         TEST(test_news_of_a_picture_under_way_may_wait),
         TEST(test_smallest_job),

@@ -57,11 +57,24 @@ int parcel_read(struct parcel *parcel, struct storage *storage, struct err *err)
     return rc;
 }
 
-int parcel_clear(const struct parcel *parcel, struct storage *storage, struct err *err)
+void parcel_clear(struct parcel *parcel, struct sweeper *sweeper)
 {
-    return parcel->input_ref && parcel->outcome != OUTCOME_RETRY
-               ? storage_remove(storage, parcel->input_ref, err)
-               : 0;
+    if (!parcel->input_ref || parcel->outcome == OUTCOME_RETRY)
+        return;
+    sweeper_add(sweeper, parcel->input_ref);
+    parcel->input_ref = NULL;
+}
+
+size_t parcels_within(struct parcel *const *parcels, size_t count, size_t bytes)
+{
+    size_t sum = 0, i = 0;
+    for (; i < count; i++) {
+        for (size_t k = 0; k < parcels[i]->output_count; k++)
+            sum += parcels[i]->outputs[k].value_size;
+        if (i > 0 && sum > bytes)
+            break;
+    }
+    return i;
 }
 
 void *parcel_keep(struct parcel *parcel, void *memory)

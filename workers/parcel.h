@@ -12,6 +12,7 @@
 #include "common/digest.h"
 #include "common/kafka.h"
 #include "common/storage.h"
+#include "workers/sweeper.h"
 #include "workers/task_codec.h"
 
 enum outcome {
@@ -68,9 +69,11 @@ void parcel_free(struct parcel *parcel); /* NULL is fine */
  * those of storage_read(); nothing is removed for a reference that was refused or not read.
  */
 int parcel_read(struct parcel *parcel, struct storage *storage, struct err *err);
-/* Removes what parcel_read() found in the store, unless the task is tried again; once it is
-   committed. Errors: ERR_IO. */
-int parcel_clear(const struct parcel *parcel, struct storage *storage, struct err *err);
+/* What parcel_read() found in the store is removed, unless the task is tried again; once it is
+   committed. */
+void parcel_clear(struct parcel *parcel, struct sweeper *sweeper);
+/* How many of the first of them have outputs of at most so many bytes together: one at least. */
+size_t parcels_within(struct parcel *const *parcels, size_t count, size_t bytes);
 /* The parcel owns the memory from now on. Returns it. */
 void *parcel_keep(struct parcel *parcel, void *memory);
 void parcel_fail(struct parcel *parcel, const struct err *err);

@@ -25,8 +25,11 @@
 #include "workers/counters.h"
 #include "workers/deaths.h"
 #include "workers/presence.h"
+#include "workers/sweeper.h"
 
 #define IDLE_MS 1000 /* longest sleep */
+/* Of outputs in one transaction, or one task's: it is to end long before transaction.timeout.ms. */
+#define COMMIT_BYTES_MAX (16 << 20)
 
 struct worker {
     const struct config *config;
@@ -35,6 +38,7 @@ struct worker {
     struct clock *clock;
     struct kafka *kafka;
     struct storage *storage;
+    struct sweeper *sweeper;
     struct redis *redis; /* the counters' and the presence's connection */
     struct presence presence;
     bool redis_away;
@@ -240,29 +244,25 @@ static void say_failed(const struct parcel *parcel)
 }
 
 /* What only a committed task may have done. */
-static void settle(struct worker *worker, const struct work *work, const struct kafka_unit *units)
+static void settle(struct worker *worker, struct parcel *const *parcels, size_t count,
+                   const struct kafka_unit *units, struct counters *counters)
 {
-    struct counters counters = {.batches = (int64_t)work->passes,
-                                .compute_ms = (int64_t)(work->compute_ms + 0.5)};
-    struct err err = {0};
-    for (size_t i = 0; i < work->count; i++) {
-        const struct parcel *parcel = work->parcels[i];
+    for (size_t i = 0; i < count; i++) {
+        struct parcel *parcel = parcels[i];
         if (units[i].lost) {
-            counters.wasted += parcel->computed;
-            deaths_take_back(&worker->deaths, &work->parcels[i], 1);
+            counters->wasted += parcel->computed;
+            deaths_take_back(&worker->deaths, &parcels[i], 1);
             continue;
         }
-        count_parcel(&counters, parcel);
+        count_parcel(counters, parcel);
         presence_count(&worker->presence, 1);
         if (parcel->outcome == OUTCOME_FAILED)
             say_failed(parcel);
         if (parcel->outcome == OUTCOME_RETRY)
             say_retry(parcel);
-        if (parcel_clear(parcel, worker->storage, &err))
-            log_warn("a task's tensors stay behind: %s", err.text);
+        parcel_clear(parcel, worker->sweeper);
     }
-    deaths_clear(&worker->deaths, work->parcels, work->count);
-    count(worker, &counters);
+    deaths_clear(&worker->deaths, parcels, count);
 }
 
 /* What we did not commit, and did not die of, is no death of ours. */
@@ -272,22 +272,43 @@ static void take_back(struct worker *worker, const struct work *work)
         deaths_take_back(&worker->deaths, work->parcels, work->count);
 }
 
-/* An output that is too large ends each worker that tries: that one counts. */
-static int commit(struct worker *worker, struct work *work, struct err *err)
+/* One transaction. */
+static int commit_some(struct worker *worker, struct parcel *const *parcels, size_t count,
+                       struct counters *counters, struct err *err)
 {
-    struct kafka_unit *units = xcalloc(work->count, sizeof(*units));
-    for (size_t i = 0; i < work->count; i++)
-        units[i] = (struct kafka_unit){.record = work->parcels[i]->record,
-                                       .outputs = work->parcels[i]->outputs,
-                                       .output_count = work->parcels[i]->output_count};
+    struct kafka_unit *units = xcalloc(count, sizeof(*units));
+    for (size_t i = 0; i < count; i++)
+        units[i] = (struct kafka_unit){.record = parcels[i]->record,
+                                       .outputs = parcels[i]->outputs,
+                                       .output_count = parcels[i]->output_count};
     fault_at(FAULT_BEFORE_BEGIN, NULL, NULL);
-    int rc = kafka_commit(worker->kafka, units, work->count, KAFKA_PATIENCE_MS, err);
+    int rc = kafka_commit(worker->kafka, units, count, KAFKA_PATIENCE_MS, err);
     fault_at(FAULT_AFTER_COMMIT, NULL, NULL);
     if (!rc)
-        settle(worker, work, units);
-    else if (rc != -ERR_TOO_LARGE)
-        take_back(worker, work);
+        settle(worker, parcels, count, units, counters);
     free(units);
+    return rc;
+}
+
+/* As many transactions as its bytes need. An output that is too large ends each worker that tries:
+   that one counts. */
+static int commit(struct worker *worker, struct work *work, struct err *err)
+{
+    struct counters counters = {.batches = (int64_t)work->passes,
+                                .compute_ms = (int64_t)(work->compute_ms + 0.5)};
+    size_t done = 0;
+    int rc = 0;
+    while (!rc && done < work->count) {
+        struct parcel *const *parcels = work->parcels + done;
+        size_t some = parcels_within(parcels, work->count - done, COMMIT_BYTES_MAX);
+        rc = commit_some(worker, parcels, some, &counters, err);
+        size_t guilty = rc == -ERR_TOO_LARGE ? some : 0;
+        if (rc)
+            deaths_take_back(&worker->deaths, parcels + guilty, work->count - done - guilty);
+        done += some;
+    }
+    if (!rc)
+        count(worker, &counters);
     work_free(work);
     return rc;
 }
@@ -390,6 +411,7 @@ static int start(struct worker *worker, struct shard *shard, struct models *mode
     const struct config *config = worker->config;
     int rc;
     if ((rc = storage_open(&worker->storage, config->artifacts, err)) ||
+        (rc = sweeper_start(&worker->sweeper, worker->storage, err)) ||
         (rc = redis_open(&worker->redis, config->redis, worker->clock, err)) ||
         (rc = kafka_start(worker, err)))
         return rc;
@@ -425,6 +447,7 @@ static void stop(struct worker *worker)
     kafka_close(worker->kafka);
     presence_end(&worker->presence);
     redis_close(worker->redis);
+    sweeper_stop(worker->sweeper);
     storage_close(worker->storage);
 }
 

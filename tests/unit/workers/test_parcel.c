@@ -51,6 +51,16 @@ static char *put(const char *name)
     return uri;
 }
 
+/* And waits until it is removed. */
+static void clear(struct parcel *parcel)
+{
+    struct sweeper *sweeper;
+    struct err err = {0};
+    assert_int_equal(sweeper_start(&sweeper, storage, &err), 0);
+    parcel_clear(parcel, sweeper);
+    sweeper_stop(sweeper);
+}
+
 static bool there(const char *uri)
 {
     struct err err = {0};
@@ -107,7 +117,7 @@ static void refused(const char *ref, size_t size)
     parcel_fail(parcel, &err);
     output_report(&output, parcel, 5000);
     assert_string_equal(parcel->outputs[0].topic, "unclip.dead-letter");
-    assert_int_equal(parcel_clear(parcel, storage, &err), 0);
+    clear(parcel);
     leave(&arrival);
 }
 
@@ -169,13 +179,13 @@ static void own_object_is_read_and_then_removed(void **state)
     assert_int_equal(parcel_read(arrival.parcel, storage, &err), 0);
     assert_int_equal(arrival.parcel->item.embed_dim, FIXTURE_D);
     assert_true(there(own));
-    assert_int_equal(parcel_clear(arrival.parcel, storage, &err), 0);
+    clear(arrival.parcel);
     assert_false(there(own));
     assert_true(there(beside));
     leave(&arrival);
     arrive(&arrival, STAGE_DECODER, own, strlen(own));
     assert_int_equal(parcel_read(arrival.parcel, storage, &err), -ERR_NOT_FOUND);
-    assert_int_equal(parcel_clear(arrival.parcel, storage, &err), 0);
+    clear(arrival.parcel);
     leave(&arrival);
     free(beside);
     free(own);
@@ -201,12 +211,31 @@ static void written_references_are_accepted(void **state)
     arrive(&to, STAGE_UPSAMPLER_2, ref->value, ref->size);
     assert_int_equal(parcel_read(to.parcel, storage, &err), 0);
     assert_int_equal(to.parcel->item.image_size, 512);
-    assert_int_equal(parcel_clear(to.parcel, storage, &err), 0);
+    clear(to.parcel);
     char *uri = strndup(ref->value, ref->size);
     assert_false(there(uri));
     free(uri);
     leave(&to);
     leave(&from);
+}
+
+/* A transaction's bytes are bounded, and each has one task at least. */
+static void a_transaction_has_a_bound(void **state)
+{
+    (void)state;
+    struct parcel parcels[4] = {{.output_count = 2}, {.output_count = 1}, {0}, {.output_count = 1}};
+    struct parcel *list[] = {&parcels[0], &parcels[1], &parcels[2], &parcels[3]};
+    parcels[0].outputs[0].value_size = 60;
+    parcels[0].outputs[1].value_size = 40;
+    parcels[1].outputs[0].value_size = 50;
+    parcels[3].outputs[0].value_size = 1;
+    assert_int_equal(parcels_within(list, 4, 1000), 4);
+    assert_int_equal(parcels_within(list, 4, 151), 4);
+    assert_int_equal(parcels_within(list, 4, 150), 3);
+    assert_int_equal(parcels_within(list, 4, 149), 1);
+    assert_int_equal(parcels_within(list, 4, 1), 1);
+    assert_int_equal(parcels_within(list + 1, 3, 50), 2);
+    assert_int_equal(parcels_within(list + 1, 1, 10), 1);
 }
 
 int main(void)
@@ -216,6 +245,7 @@ int main(void)
         cmocka_unit_test(spellings_are_refused),
         cmocka_unit_test(own_object_is_read_and_then_removed),
         cmocka_unit_test(written_references_are_accepted),
+        cmocka_unit_test(a_transaction_has_a_bound),
     };
     return cmocka_run_group_tests(tests, start, stop);
 }

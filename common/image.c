@@ -13,6 +13,7 @@
 #include "common/png_text.h"
 
 #define CHANNELS        3
+#define LOSSLESS        100   /* WebP's quality that is */
 #define JPEG_XMP_MAX    60000 /* bytes */
 #define PNG_COMPRESSION 3     /* of 9: a quarter of 6's time for a tenth more bytes */
 
@@ -149,7 +150,8 @@ static int save(VipsImage *rgb, enum image_format format, int quality, void **by
         return vips_pngsave_buffer(rgb, bytes, size, "compression", PNG_COMPRESSION, "filter",
                                    VIPS_FOREIGN_PNG_FILTER_ALL, NULL);
     case IMAGE_WEBP:
-        return vips_webpsave_buffer(rgb, bytes, size, "Q", quality, NULL);
+        return vips_webpsave_buffer(rgb, bytes, size, "Q", quality, "lossless", quality == LOSSLESS,
+                                    NULL);
     case IMAGE_JPEG:
         return vips_jpegsave_buffer(rgb, bytes, size, "Q", quality, "optimize_coding", TRUE, NULL);
     case IMAGE_AVIF:

@@ -70,7 +70,8 @@ int image_from_float(struct image *image, const float *pixels, int size, struct 
 int image_encode_png(const struct image *image, const struct image_metadata *metadata, void **bytes,
                      size_t *size, struct err *err);
 /*
- * The same in any format. `quality` is 1..100, 0 takes the format's own; PNG has none. What is not
+ * The same in any format. `quality` is 1..100, 0 takes the format's own; PNG has none, and 100 is
+ * lossless in WebP. What is not
  * PNG has all metadata in its XMP packet, and the parameters in EXIF's UserComment too, where A1111
  * puts them (in ASCII: libvips writes no other); a JPEG leaves out what its XMP cannot hold. Alpha
  * is not written. ERR_UNSUPPORTED where this libvips cannot write the format.

@@ -119,6 +119,9 @@ static int check_kind(const struct job *job, const json_t *record, struct err *e
     if (job->type != JOB_EMBED && job->type != JOB_CANCEL && !format_is_picture(job->output.format))
         return err_set(err, ERR_INVALID_JOB, "'/output/format' is '%s', which holds no picture",
                        format_name(job->output.format));
+    if (job->type == JOB_EMBED && format_is_picture(job->output.format))
+        return err_set(err, ERR_INVALID_JOB, "'/output/format' is '%s', which holds no embedding",
+                       format_name(job->output.format));
     if (job->type == JOB_TEXT_DIFF && job->frames && json_object_get(record, "n"))
         return err_set(err, ERR_INVALID_JOB, "'/frames' and '/n' exclude each other");
     if (job->type == JOB_INTERPOLATE)
@@ -214,7 +217,10 @@ static void take_making(struct job *job, const json_t *record)
     job->stop_at = (short)take_int(record, "stop_at", 0);
     if (job->type == JOB_UPSCALE)
         job->from = (short)take_int(record, "from", 0);
-    output_form_read(&job->output, json_object_get(record, "output"));
+    const json_t *output = json_object_get(record, "output");
+    output_form_read(&job->output, output);
+    if (job->type == JOB_EMBED && !json_object_get(output, "format"))
+        job->output.format = FORMAT_SAFETENSORS;
     for (int stage = 0; stage < STAGE_COUNT; stage++)
         job->route[stage] = take_hop(record, (enum stage)stage);
 }

@@ -14,8 +14,9 @@
 #define PICTURE_TOOL "unclip " UNCLIP_VERSION /* XMP's CreatorTool */
 
 /*
- * Encodes [size][size][3] f32 in [-1, 1] as PNG with the task's parameters in it. image_setup() must
- * have been called. *bytes is owned by the caller (free()). Errors: image_encode_png()'s.
+ * Encodes [size][size][3] f32 in [-1, 1] in the form that the task's output says, with its
+ * parameters in it. image_setup() must have been called. *bytes is owned by the caller (free()).
+ * Errors: image_encode()'s; ERR_INVALID_RECORD for a format that holds no picture.
  */
 int picture_encode(const struct task *task, const float *pixels, int size, void **bytes,
                    size_t *byte_count, struct err *err);

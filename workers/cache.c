@@ -299,3 +299,64 @@ int cache_put_prior(const struct cache *cache, const char *model, const struct t
     free(bytes);
     return rc;
 }
+
+/* --- pictures --- */
+
+static void image_key(const char *model, const struct item_input *input, char out[REDIS_KEY_SIZE])
+{
+    char hash[DIGEST_TEXT_SIZE];
+    struct digest *digest = digest_new();
+    digest_add_text(digest, model);
+    digest_add_number(digest, input->width);
+    digest_add_number(digest, input->height);
+    digest_add(digest, input->pixels, (size_t)input->width * (size_t)input->height * 3);
+    digest_finish(digest, hash);
+    redis_key(REDIS_KEY_EMBED_IMAGE, hash, out);
+}
+
+static float *take_image(const void *bytes, size_t size, int *dim)
+{
+    struct item entry;
+    item_init(&entry, "", "", 0);
+    float *embed = NULL;
+    if (tensors_decode(&entry, TENSORS_IMAGE_EMBED, bytes, size, NULL) == 0) {
+        embed = entry.image_embed;
+        *dim = entry.embed_dim;
+        entry.image_embed = NULL;
+    }
+    item_release(&entry);
+    return embed;
+}
+
+int cache_get_image(const struct cache *cache, const char *model, const struct item_input *input,
+                    float **embed, int *dim, struct err *err)
+{
+    char key[REDIS_KEY_SIZE];
+    struct redis_reply *reply;
+    image_key(model, input, key);
+    *embed = NULL;
+    int rc = fetch(cache, key, &reply, err);
+    if (rc)
+        return rc;
+    if (reply->kind == REDIS_BYTES)
+        *embed = take_image(reply->bytes, reply->size, dim);
+    redis_reply_free(reply);
+    return 0;
+}
+
+int cache_put_image(const struct cache *cache, const char *model, const struct item_input *input,
+                    const float *embed, int dim, struct err *err)
+{
+    struct item entry = {.embed_dim = dim,
+                         .image_embed = (float *)(uintptr_t)embed}; /* only read */
+    char key[REDIS_KEY_SIZE];
+    void *bytes;
+    size_t size;
+    int rc = tensors_encode(&entry, TENSORS_IMAGE_EMBED, &bytes, &size, err);
+    if (rc)
+        return rc;
+    image_key(model, input, key);
+    rc = keep(cache, key, bytes, size, true, err);
+    free(bytes);
+    return rc;
+}

@@ -9,14 +9,17 @@
 #include "common/fault.h"
 #include "common/log.h"
 #include "common/memory.h"
+#include "stages/intake.h"
 #include "workers/cache.h"
 #include "workers/output.h"
+#include "workers/pictures.h"
 #include "workers/progress.h"
 
 struct compute {
     struct compute_options options;
     struct output output;
     struct cache cache;
+    struct pictures pictures;
     struct redis *redis; /* owned; the compute thread's */
     bool redis_away;     /* said so */
 
@@ -184,7 +187,7 @@ static void drop_unwanted(struct pass *pass)
 
 static bool stage_cached(enum stage stage)
 {
-    return stage == STAGE_TEXT_ENCODE || stage == STAGE_PRIOR;
+    return stage == STAGE_TEXT_ENCODE || stage == STAGE_PRIOR || stage == STAGE_IMAGE_ENCODE;
 }
 
 /* NULL when the model cannot be told apart: then nothing is cached, and computing says why. */
@@ -305,9 +308,83 @@ static void run_texts(struct pass *pass)
     pass_release(&distinct);
 }
 
+/* --- pictures --- */
+
+/* Embeddings that the cache has. */
+static void look_up_pictures(struct pass *pass, const char *model)
+{
+    struct compute *compute = pass->compute;
+    for (size_t i = 0; i < pass->count; i++) {
+        struct err err = {0};
+        int missing = 0;
+        int rc = pictures_look_up(&compute->pictures, model, pass->items[i], &missing, &err);
+        note_redis(compute, rc, &err);
+        if (rc)
+            return;
+        pass->parcels[i]->cache_hit = pass->items[i]->input_count > 0 && missing == 0;
+    }
+}
+
+static void keep_pictures(struct pass *pass, const char *model)
+{
+    struct compute *compute = pass->compute;
+    int rc = 0;
+    for (size_t i = 0; i < pass->count && !rc; i++) {
+        struct err err = {0};
+        if (pass->parcels[i]->outcome == OUTCOME_FINISHED) {
+            rc = pictures_keep(&compute->pictures, model, pass->items[i], &err);
+            note_redis(compute, rc, &err);
+        }
+    }
+}
+
+/* As many of all[*next …] as may be held at a time. */
+static void take_pictures(struct pass *all, struct pass *some, size_t *next)
+{
+    struct pictures *pictures = &all->compute->pictures;
+    size_t pixels = 0;
+    some->count = 0;
+    while (*next < all->count && pixels < PICTURES_PASS_PIXELS) {
+        struct parcel *parcel = all->parcels[(*next)++];
+        pixels += pictures_take(pictures, parcel);
+        if (parcel->outcome == OUTCOME_OPEN)
+            pass_add(some, parcel);
+    }
+}
+
+static void run_pictures(struct pass *pass, const char *model)
+{
+    struct pass some;
+    pass_init(&some, pass->compute, pass->count);
+    for (size_t next = 0; next < pass->count;) {
+        take_pictures(pass, &some, &next);
+        if (some.count == 0)
+            continue;
+        if (model)
+            look_up_pictures(&some, model);
+        run(&some);
+        if (model)
+            keep_pictures(&some, model);
+        for (size_t i = 0; i < some.count; i++) {
+            intake_forget(some.items[i]);
+            if (some.parcels[i]->cache_hit)
+                some.parcels[i]->computed = false;
+        }
+    }
+    pictures_clear(&pass->compute->pictures);
+    pass_release(&some);
+}
+
+/* --- what the stages do --- */
+
 static void advance(struct pass *pass, struct work *work)
 {
     const char *model = fingerprint(pass);
+    if (pass->compute->options.stage == STAGE_IMAGE_ENCODE) {
+        work->passes = pass->count > 0;
+        run_pictures(pass, model);
+        return;
+    }
     if (model)
         look_up(pass, model);
     pass_narrow(pass);
@@ -403,6 +480,9 @@ int compute_start(struct compute **out, const struct compute_options *options, s
         return rc;
     }
     compute->cache = (struct cache){.redis = compute->redis, .ttl_s = options->cache_ttl_s};
+    compute->pictures =
+        (struct pictures){.fetch = {.storage = options->storage, .allowed = options->fetch},
+                          .cache = &compute->cache};
     pthread_mutex_init(&compute->lock, NULL);
     pthread_cond_init(&compute->changed, NULL);
     if (pthread_create(&compute->thread, NULL, thread_main, compute)) {

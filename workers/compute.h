@@ -4,9 +4,10 @@
  * outputs made. It owns the models, its own Redis connection (cache and progress) and the writing
  * of pictures. It shares nothing with the Kafka thread but the two slots that batches pass through.
  *
- * For each parcel: read its tensors; drop it when its job was cancelled; take its embedding from
- * the cache; else compute it with the others; then make the next task or the picture, and the
- * event. Redis may be away at any time: one log line when it goes and one when it is back.
+ * For each parcel: read its tensors; drop it when its job was cancelled; read the pictures that it
+ * names (pictures.h); take its embedding from the cache; else compute it with the others; then make
+ * the next task or the picture, and the event. Redis may be away at any time: one log line when it
+ * goes and one when it is back.
  */
 #ifndef UNCLIP_WORKERS_COMPUTE_H
 #define UNCLIP_WORKERS_COMPUTE_H
@@ -33,6 +34,7 @@ struct compute_options {
     const char *worker; /* "decoder-0"; borrowed until compute_stop() */
     const char *redis;  /* address */
     int64_t cache_ttl_s;
+    const char *fetch;       /* which servers pictures may come from (common/fetch.h); borrowed */
     int homes;               /* partitions of unclip.events */
     struct storage *storage; /* borrowed, as are the next three */
     struct shard *shard;

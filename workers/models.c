@@ -86,12 +86,14 @@ int models_get(struct models *models, const char *name, struct stage_model **mod
 
 static int fingerprint(const struct models *models, struct named_model *named, struct err *err)
 {
-    static const char *const parts[] = {"tokenizer", "text_encoder", "prior", "prior_scheduler",
-                                        "ar_prior"};
+    static const char *const text_parts[] = {"tokenizer",       "text_encoder", "prior",
+                                             "prior_scheduler", "ar_prior",     NULL};
+    static const char *const picture_parts[] = {"feature_extractor", "image_encoder", NULL};
+    const char *const *parts = models->stage == STAGE_IMAGE_ENCODE ? picture_parts : text_parts;
     struct digest *digest = digest_new();
     int rc = 0;
     digest_add_text(digest, dtype_name(nn_dtype(models->nn)));
-    for (size_t i = 0; !rc && i < sizeof(parts) / sizeof(*parts); i++) {
+    for (size_t i = 0; !rc && parts[i]; i++) {
         char *path = xasprintf("%s/%s", named->path, parts[i]);
         digest_add_text(digest, parts[i]);
         rc = fingerprint_folder(digest, path, err);

@@ -22,8 +22,9 @@ int models_get(struct models *models, const char *name, struct stage_model **mod
 
 /*
  * What makes this model's embeddings other than another one's: a SHA-256 of the small files that
- * the text encoder and the prior are made of, of samples of their weights, and of the compute
- * dtype. *text is borrowed until models_close(). Errors: ERR_UNKNOWN_MODEL, ERR_IO.
+ * the text encoder and the prior are made of (for image-encode: the image encoder), of samples of
+ * their weights, and of the compute dtype. *text is borrowed until models_close(). Errors:
+ * ERR_UNKNOWN_MODEL, ERR_IO.
  */
 int models_fingerprint(struct models *models, const char *name, const char **text, struct err *err);
 

@@ -13,6 +13,7 @@
 #include "common/clock.h"
 #include "common/dead_letter.h"
 #include "common/digest.h"
+#include "common/embedding.h"
 #include "common/fault.h"
 #include "common/json.h"
 #include "common/log.h"
@@ -20,6 +21,7 @@
 #include "common/picture.h"
 
 #define ATTEMPT_MAX 1000 /* as in the schemas */
+#define TEXT_ROW    2    /* of item.texts; before it stand the prompts */
 
 static void add(struct parcel *parcel, const struct kafka_output *output)
 {
@@ -27,7 +29,7 @@ static void add(struct parcel *parcel, const struct kafka_output *output)
     parcel->outputs[parcel->output_count++] = *output;
 }
 
-/* --- the picture --- */
+/* --- what the route ends with --- */
 
 static void remember_picture(struct parcel *parcel, char *uri, const void *bytes, size_t size)
 {
@@ -42,18 +44,49 @@ static int store(const struct output *output, const struct parcel *parcel, const
     return rc ? rc : storage_write(output->storage, name, bytes, size, uri, err);
 }
 
-static int store_picture(const struct output *output, struct parcel *parcel, struct err *err)
+/* Whether the result is a picture: not an embedding, nor a score alone. */
+static bool makes_picture(const struct task *task)
+{
+    return task->type != JOB_EMBED && task->type != JOB_SCORE;
+}
+
+static int encode_embedding(const struct parcel *parcel, void **bytes, size_t *size,
+                            struct err *err)
 {
     const struct item *item = &parcel->item;
-    void *bytes;
-    size_t size;
+    const float *embed = item->image_embed;
+    if (item->text_count > 0 && item->text_embed && item->text_rows > TEXT_ROW)
+        embed = item->text_embed + (size_t)TEXT_ROW * (size_t)item->embed_dim;
+    else if (item->text_count > 0 || !embed)
+        return err_set(err, ERR_INVALID_RECORD, "the route ends without an embedding");
+    return embedding_encode(&parcel->task, embed, item->embed_dim, bytes, size, err);
+}
+
+static int encode_product(const struct output *output, const struct parcel *parcel, void **bytes,
+                          size_t *size, struct err *err)
+{
+    const struct item *item = &parcel->item;
+    if (parcel->task.type == JOB_EMBED)
+        return encode_embedding(parcel, bytes, size, err);
     if (!item->image)
         return err_set(err, ERR_INVALID_RECORD, "the route ends at '%s', which makes no picture",
                        stage_name(output->stage));
-    int rc = picture_encode(&parcel->task, item->image, item->image_size, &bytes, &size, err);
+    return picture_encode(&parcel->task, item->image, item->image_size, bytes, size, err);
+}
+
+/* Of a score job nothing is stored: its result is the judged picture. */
+static int store_product(const struct output *output, struct parcel *parcel, struct err *err)
+{
+    void *bytes;
+    size_t size;
+    if (parcel->task.type == JOB_SCORE)
+        return parcel->uri ? 0
+                           : err_set(err, ERR_INVALID_RECORD, "the route ends without a picture");
+    int rc = encode_product(output, parcel, &bytes, &size, err);
     if (rc)
         return rc;
-    char *uri, *name = xasprintf("%s/%d.png", parcel->task.job, parcel->task.image);
+    char *uri, *name = xasprintf("%s/%d.%s", parcel->task.job, parcel->task.image,
+                                 format_name(parcel->task.output.format));
     rc = store(output, parcel, name, bytes, size, &uri, err);
     fault_at(FAULT_PICTURE_STORED, parcel->task.job, NULL);
     if (!rc)
@@ -120,7 +153,7 @@ void output_product(const struct output *output, struct parcel *parcel, int64_t 
     struct err err = {0};
     if (parcel->outcome != OUTCOME_FINISHED)
         return;
-    int rc = task_last_hop(&parcel->task) ? store_picture(output, parcel, &err)
+    int rc = task_last_hop(&parcel->task) ? store_product(output, parcel, &err)
                                           : make_task(output, parcel, now_ms, &err);
     if (rc)
         parcel_fail(parcel, &err);
@@ -209,8 +242,12 @@ static void put_picture(json_t *event, const struct parcel *parcel)
 {
     json_object_set_new(event, "uri", json_string(parcel->uri));
     json_object_set_new(event, "sha256", json_string(parcel->sha256));
-    json_object_set_new(event, "width", json_integer(parcel->item.image_size));
-    json_object_set_new(event, "height", json_integer(parcel->item.image_size));
+    if (makes_picture(&parcel->task)) {
+        json_object_set_new(event, "width", json_integer(parcel->item.image_size));
+        json_object_set_new(event, "height", json_integer(parcel->item.image_size));
+    }
+    if (parcel->item.has_score)
+        json_object_set_new(event, "score", json_real(parcel->item.score));
 }
 
 static void put_error(json_t *event, const struct err *err)

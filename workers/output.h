@@ -17,9 +17,9 @@ struct output {
 };
 
 /*
- * Makes the product of a finished parcel: at the route's end the picture, written to the store,
- * else the next task. A failure makes it a failed parcel. `now_ms` is when the task enters the next
- * topic.
+ * Makes the product of a finished parcel: at the route's end the picture or embedding, written to
+ * the store, else the next task. A failure makes it a failed parcel. `now_ms` is when the task
+ * enters the next topic.
  */
 void output_product(const struct output *output, struct parcel *parcel, int64_t now_ms);
 /* Where a parcel has failed, but may succeed another time: keeps its tensors for that, and makes it

@@ -521,7 +521,8 @@ int shard_run(struct shard *shard, const char *model, struct item *const *items,
               struct err *err)
 {
     struct spread spread = {.shard = shard, .items = items, .count = count, .watch = watch};
-    if (shard->size == 1 || count == 0)
+    bool light = shard->stage == STAGE_TEXT_ENCODE || shard->stage == STAGE_IMAGE_ENCODE;
+    if (shard->size == 1 || count == 0 || light) /* those are not worth the way */
         return run_here(shard, model, items, count, settings, watch, err);
     spread.ranks = count < (size_t)shard->size ? (int)count : shard->size;
     divide(&spread);

@@ -95,6 +95,8 @@ static unsigned intake_groups(const struct task *task, int hop)
 
 unsigned tensors_needed(const struct task *task, int hop)
 {
+    if (hop == 0) /* nothing was made yet; the generator is the seed's */
+        return 0;
     switch (task->route[hop].stage) {
     case STAGE_TEXT_ENCODE:
         return 0;

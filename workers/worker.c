@@ -427,6 +427,7 @@ static int start(struct worker *worker, struct shard *shard, struct models *mode
                                       .worker = worker->name,
                                       .redis = config->redis,
                                       .cache_ttl_s = config->cache_ttl_s,
+                                      .fetch = config->fetch,
                                       .homes = worker->homes,
                                       .storage = worker->storage,
                                       .shard = shard,

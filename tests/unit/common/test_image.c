@@ -424,6 +424,28 @@ static void formats(void **state)
     image_release(&image);
 }
 
+static void full_quality_loses_nothing(void **state)
+{
+    (void)state;
+    struct image image, again;
+    struct err err;
+    assert_int_equal(image_alloc(&image, 32, 32, &err), 0);
+    for (int i = 0; i < 32 * 32 * 3; i++)
+        image.pixels[i] = (uint8_t)(i * i * 13 + i / 7);
+    static const enum image_format formats[] = {IMAGE_PNG, IMAGE_WEBP};
+    for (size_t i = 0; i < sizeof formats / sizeof *formats; i++) {
+        void *bytes;
+        size_t size;
+        assert_int_equal(image_encode(&image, formats[i], 100, &metadata, &bytes, &size, &err), 0);
+        assert_int_equal(image_decode(&again, bytes, size, &err), 0);
+        if (memcmp(again.pixels, image.pixels, 32 * 32 * 3) != 0)
+            fail_msg("%s", image_format_name(formats[i]));
+        image_release(&again);
+        free(bytes);
+    }
+    image_release(&image);
+}
+
 /* Provenance is told however long the prompt is. */
 static void long_prompts(void **state)
 {
@@ -544,6 +566,7 @@ int main(void)
         cmocka_unit_test(cut_samples),
         cmocka_unit_test(squares),
         cmocka_unit_test(formats),
+        cmocka_unit_test(full_quality_loses_nothing),
         cmocka_unit_test(long_prompts),
         cmocka_unit_test(refusals),
         cmocka_unit_test(long_chunks),

@@ -8,6 +8,7 @@
 #include <cmocka.h>
 
 #include <ftw.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,8 +18,8 @@
 #include "workers/models.h"
 
 static char root[] = "/tmp/test-models-XXXXXX";
-static const char *const parts[] = {"tokenizer",       "text_encoder", "prior",
-                                    "prior_scheduler", "ar_prior",     "decoder"};
+static const char *const parts[] = {"tokenizer", "text_encoder",  "prior",   "prior_scheduler",
+                                    "ar_prior",  "image_encoder", "decoder", "feature_extractor"};
 #define PARTS (sizeof parts / sizeof *parts)
 
 static void put_config(const char *part, const char *text)
@@ -55,14 +56,14 @@ static int stop(void **state)
 }
 
 /* As a worker that starts now would say it. */
-static void fingerprint(char *out, size_t size)
+static void fingerprint(enum stage stage, char *out, size_t size)
 {
     struct nn *nn;
     struct models *models;
     const char *text;
     struct err err = {0};
     assert_int_equal(nn_open(&nn, DTYPE_F32, 1, &err), 0);
-    models_open(&models, root, STAGE_PRIOR, nn);
+    models_open(&models, root, stage, nn);
     if (models_fingerprint(models, "model", &text, &err))
         fail_msg("%s", err.text);
     snprintf(out, size, "%s", text);
@@ -70,20 +71,33 @@ static void fingerprint(char *out, size_t size)
     nn_close(nn);
 }
 
-static void follows_from_its_parts(void **state)
+/* Whether the fingerprint at a stage follows from that part. */
+static bool counts(enum stage stage, const char *part)
 {
-    (void)state;
+    bool picture = strcmp(part, "image_encoder") == 0 || strcmp(part, "feature_extractor") == 0;
+    return stage == STAGE_IMAGE_ENCODE ? picture : !picture && strcmp(part, "decoder") != 0;
+}
+
+static void check_parts(enum stage stage)
+{
     char before[128], after[128];
-    fingerprint(before, sizeof before);
+    fingerprint(stage, before, sizeof before);
     for (size_t i = 0; i < PARTS; i++) {
         for (const char *text = "{}"; *text; text = *text == '{' ? " " : "") {
             put_config(parts[i], text);
-            fingerprint(after, sizeof after);
-            if ((strcmp(before, after) == 0) != (strcmp(parts[i], "decoder") == 0))
+            fingerprint(stage, after, sizeof after);
+            if ((strcmp(before, after) != 0) != counts(stage, parts[i]))
                 fail_msg("%s: %s after %s", parts[i], after, before);
             memcpy(before, after, sizeof before);
         }
     }
+}
+
+static void follows_from_its_parts(void **state)
+{
+    (void)state;
+    check_parts(STAGE_PRIOR);
+    check_parts(STAGE_IMAGE_ENCODE);
 }
 
 int main(void)

@@ -9,9 +9,11 @@
 #include <cmocka.h>
 
 #include <jansson.h>
+#include <math.h>
 
 #include "common/image.h"
 #include "common/memory.h"
+#include "common/safetensors.h"
 #include "common/schema.h"
 #include "worker_fixture.h"
 #include "workers/output.h"
@@ -198,6 +200,149 @@ static void dropped_tokens_are_told(void **state)
     json_t *event = event_of(parcel, 1, "stage-finished");
     const json_t *notice = json_array_get(json_object_get(event, "notices"), 0);
     assert_non_null(strstr(json_string_value(notice), "7 tokens"));
+    json_decref(event);
+    done(parcel);
+}
+
+/* The event of a finished picture, whose parcel stores one thing as NAME. Owned. */
+static json_t *finished(struct parcel *parcel, const char *name, void **bytes, size_t *size)
+{
+    char *uri;
+    struct err err = {0};
+    run(parcel);
+    assert_int_equal(parcel->outcome, OUTCOME_FINISHED);
+    json_t *event = event_of(parcel, 0, "picture-finished");
+    assert_int_equal(storage_uri(output.storage, name, &uri, &err), 0);
+    assert_string_equal(text(event, "uri"), uri);
+    assert_int_equal(storage_read(output.storage, uri, 1 << 20, bytes, size, &err), 0);
+    free(uri);
+    return event;
+}
+
+static void pictures_have_the_form_that_is_asked_for(void **state)
+{
+    (void)state;
+    static const enum format formats[] = {FORMAT_PNG, FORMAT_WEBP, FORMAT_JPEG, FORMAT_AVIF};
+    for (size_t i = 0; i < sizeof formats / sizeof *formats; i++) {
+        void *bytes;
+        size_t size;
+        char name[40];
+        struct image image;
+        struct err err;
+        struct parcel *parcel = make(STAGE_UPSAMPLER_1, STAGE_UPSAMPLER_1 + 1);
+        parcel->task.output = (struct output_form){.format = formats[i], .quality = 80};
+        parcel->item.score = 31.25;
+        parcel->item.has_score = true;
+        snprintf(name, sizeof name, "my-heart/1.%s", format_name(formats[i]));
+        json_t *event = finished(parcel, name, &bytes, &size);
+        assert_int_equal(json_integer_value(json_object_get(event, "width")), 2);
+        assert_true(json_real_value(json_object_get(event, "score")) == 31.25);
+        assert_int_equal(image_decode(&image, bytes, size, &err), 0);
+        assert_int_equal(image.width, 2);
+        assert_non_null(memmem(bytes, size, "trainedAlgorithmicMedia", 23));
+        assert_non_null(memmem(bytes, size, "a red heart", 11));
+        image_release(&image);
+        json_decref(event);
+        free(bytes);
+        done(parcel);
+    }
+}
+
+static struct parcel *make_embed(enum format format)
+{
+    struct parcel *parcel = make(STAGE_IMAGE_ENCODE, 1);
+    parcel->task.hop = 0;
+    parcel->task.route[0] = (struct hop){.stage = STAGE_IMAGE_ENCODE};
+    parcel->task.type = parcel->item.type = JOB_EMBED;
+    parcel->task.output.format = format;
+    return parcel;
+}
+
+static void embeddings_are_safetensors(void **state)
+{
+    (void)state;
+    void *bytes;
+    size_t size;
+    struct safetensors *file;
+    struct parcel *parcel = make_embed(FORMAT_SAFETENSORS);
+    json_t *event = finished(parcel, "my-heart/1.safetensors", &bytes, &size);
+    assert_null(json_object_get(event, "width"));
+    assert_null(json_object_get(event, "score"));
+    assert_int_equal(safetensors_parse(&file, bytes, size, NULL), 0);
+    const struct safetensors_entry *entry = safetensors_find(file, "embedding");
+    assert_non_null(entry);
+    assert_int_equal(entry->rank, 1);
+    assert_int_equal(entry->dim[0], FIXTURE_D);
+    assert_memory_equal(entry->data, parcel->item.image_embed, FIXTURE_D * sizeof(float));
+    safetensors_free(file);
+    json_decref(event);
+    free(bytes);
+    done(parcel);
+}
+
+/* Of a text: the row behind the prompts'. As numpy's own header says it. */
+static void embeddings_are_npy(void **state)
+{
+    (void)state;
+    void *bytes;
+    size_t size;
+    struct parcel *parcel = make_embed(FORMAT_NPY);
+    free(parcel->item.text_embed);
+    parcel->item.text_embed = fixture_floats(3 * FIXTURE_D, 1);
+    parcel->item.text_count = 1;
+    parcel->item.text_rows = 3;
+    json_t *event = finished(parcel, "my-heart/1.npy", &bytes, &size);
+    static const char head[] =
+        "\x93NUMPY\x01\0\x76\0{'descr': '<f4', 'fortran_order': False, 'shape': (6,), } ";
+    assert_int_equal(size, 128 + FIXTURE_D * sizeof(float));
+    assert_memory_equal(bytes, head, sizeof head - 1);
+    assert_int_equal(((char *)bytes)[127], '\n');
+    assert_memory_equal((char *)bytes + 128, parcel->item.text_embed + 2 * FIXTURE_D,
+                        FIXTURE_D * sizeof(float));
+    json_decref(event);
+    free(bytes);
+    done(parcel);
+}
+
+static void an_embedding_needs_its_form_and_numbers(void **state)
+{
+    (void)state;
+    struct parcel *parcel = run(make_embed(FORMAT_PNG));
+    assert_int_equal(parcel->err.code, ERR_INVALID_RECORD);
+    done(parcel);
+    parcel = make_embed(FORMAT_NPY);
+    parcel->item.image_embed[2] = NAN;
+    run(parcel);
+    assert_int_equal(parcel->err.code, ERR_COMPUTE);
+    done(parcel);
+    parcel = make_embed(FORMAT_NPY);
+    parcel->item.text_count = 1; /* its text is not there */
+    run(parcel);
+    assert_int_equal(parcel->err.code, ERR_INVALID_RECORD);
+    done(parcel);
+    parcel = make(STAGE_UPSAMPLER_1, STAGE_UPSAMPLER_1 + 1);
+    parcel->task.output.format = FORMAT_NPY;
+    run(parcel);
+    assert_int_equal(parcel->err.code, ERR_INVALID_RECORD);
+    done(parcel);
+}
+
+/* Nothing is stored of a score: it names the picture that it judged. */
+static void a_score_is_told_in_its_event(void **state)
+{
+    (void)state;
+    struct parcel *parcel = make_embed(FORMAT_PNG);
+    parcel->task.type = parcel->item.type = JOB_SCORE;
+    parcel->item.score = -3.5;
+    parcel->item.has_score = true;
+    parcel->uri = "https://example.org/a.png";
+    digest_of("a", 1, parcel->sha256);
+    run(parcel);
+    json_t *event = event_of(parcel, 0, "picture-finished");
+    assert_string_equal(text(event, "uri"), "https://example.org/a.png");
+    assert_string_equal(text(event, "sha256"), parcel->sha256);
+    assert_true(json_real_value(json_object_get(event, "score")) == -3.5);
+    assert_null(json_object_get(event, "width"));
     json_decref(event);
     done(parcel);
 }
@@ -456,6 +601,11 @@ int main(void)
         cmocka_unit_test(large_tensors_go_by_reference),
         cmocka_unit_test(picture_at_the_end),
         cmocka_unit_test(dropped_tokens_are_told),
+        cmocka_unit_test(pictures_have_the_form_that_is_asked_for),
+        cmocka_unit_test(embeddings_are_safetensors),
+        cmocka_unit_test(embeddings_are_npy),
+        cmocka_unit_test(an_embedding_needs_its_form_and_numbers),
+        cmocka_unit_test(a_score_is_told_in_its_event),
         cmocka_unit_test(failures_go_to_the_dead_letters),
         cmocka_unit_test(tries_again),
         cmocka_unit_test(tries_again_without_tensors),

@@ -232,6 +232,18 @@ static void task_header(void **state)
     task_release(&task);
 }
 
+/* The first stage of any route gets a record without tensors. */
+static void nothing_comes_to_the_first_stage(void **state)
+{
+    (void)state;
+    struct task task = fixture_task(STAGE_TEXT_ENCODE);
+    for (int stage = 0; stage < STAGE_COUNT; stage++) {
+        task.route[0].stage = (enum stage)stage;
+        assert_int_equal(tensors_needed(&task, 0), 0);
+    }
+    task_release(&task);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -243,6 +255,7 @@ int main(void)
         cmocka_unit_test(wrong_generator),
         cmocka_unit_test(damaged_bytes),
         cmocka_unit_test(task_header),
+        cmocka_unit_test(nothing_comes_to_the_first_stage),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,33 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* unclip cancel: a record to the partition that the job lives on, so that it cannot overtake it. */
-#include <stdlib.h>
-#include <string.h>
-
 #include "client/command.h"
+#include "client/record.h"
 #include "client/status_hash.h"
 #include "common/clock.h"
 
-#define SEND_MS 10000
-
-static int send_cancellation(const struct config *config, const char *id, int partition,
-                             struct err *err)
-{
-    static const char text[] = "{\"version\":1,\"type\":\"cancel\"}";
-    struct kafka_client *client = NULL;
-    const struct kafka_output output = {
-        .topic = topic_name(TOPIC_JOBS),
-        .partition = partition,
-        .key = id,
-        .key_size = strlen(id),
-        .value = text,
-        .value_size = strlen(text),
-    };
-    int rc = kafka_client_open(&client, config, err);
-    if (rc == 0)
-        rc = kafka_client_send(client, &output, SEND_MS, err);
-    kafka_client_close(client);
-    return rc;
-}
+static const char record[] = "{\"version\":1,\"type\":\"cancel\"}";
 
 static enum exit_code cancel(const struct invocation *invocation, const char *id,
                              const json_t *status)
@@ -41,7 +19,7 @@ static enum exit_code cancel(const struct invocation *invocation, const char *id
     int partition = json_is_integer(json_object_get(status, "partition"))
                         ? (int)status_int(status, "partition")
                         : KAFKA_ANY_PARTITION;
-    if (send_cancellation(invocation->config, id, partition, &err) < 0)
+    if (record_send(invocation->config, id, partition, record, &err) < 0)
         return complain_of(invocation, &err);
     fprintf(stderr, "asked to cancel %s\n", id);
     return EXIT_OK;

@@ -10,9 +10,11 @@
 #include "common/memory.h"
 
 static const struct command *const commands[] = {
-    &submit_command, &status_command, &watch_command, &list_command,
-    &cancel_command, &info_command,   &model_command, &generate_command,
-    &topics_command, &stages_command, &dlq_command,
+    &submit_command, &generate_command,  &variation_command, &interpolate_command,
+    &edit_command,   &text_diff_command, &upscale_command,   &embed_command,
+    &score_command,  &status_command,    &watch_command,     &list_command,
+    &cancel_command, &info_command,      &model_command,     &topics_command,
+    &stages_command, &dlq_command,
 };
 #define COMMANDS (sizeof commands / sizeof *commands)
 
@@ -35,8 +37,10 @@ void command_help(const struct command *command, FILE *out)
             *command->operands ? " " : "", command->operands, command->summary);
     if (command->details)
         fprintf(out, "%s", command->details);
-    options_help(command->groups, out);
+    options_help(command->groups, command->type, out);
     settings_help(command->settings, out);
+    if (command->examples)
+        fprintf(out, "\nExamples:\n%s", command->examples);
 }
 
 static enum exit_code misuse(const struct command *command, const char *reason)
@@ -65,7 +69,7 @@ enum exit_code command_run(const struct command *command, const struct config *c
 
     if (command->defaults)
         command->defaults(values);
-    if (options_parse(command->groups, values, &argc, argv, &help, &err) < 0) {
+    if (options_parse(command->groups, command->type, values, &argc, argv, &help, &err) < 0) {
         code = misuse(command, err.text);
     } else if (help) {
         command_help(command, stdout);

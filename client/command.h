@@ -21,7 +21,7 @@ enum exit_code {
     EXIT_UNREACHABLE = 3, /* Kafka or Redis does not answer */
 };
 
-#define SETTINGS_MAX 8
+#define SETTINGS_MAX 10
 
 /* One invocation. */
 struct invocation {
@@ -37,7 +37,9 @@ struct command {
     const char *operands; /* in usage: "PROMPT" */
     int least, most;      /* operands */
     const char *summary;  /* one line */
-    const char *details;  /* more lines, each with its newline; or NULL */
+    const char *details;  /* more lines, each with its newline; or NULL; as are the next */
+    const char *examples;
+    enum job_type type; /* that it makes, of those that do */
     const struct option_group *groups;
     size_t values_size;
     void (*defaults)(void *values); /* NULL: all zero */
@@ -45,9 +47,10 @@ struct command {
     enum exit_code (*run)(const struct invocation *invocation);
 };
 
-extern const struct command submit_command, status_command, watch_command, list_command,
-    cancel_command, generate_command, model_command, info_command, topics_command, dlq_command,
-    stages_command;
+extern const struct command submit_command, generate_command, variation_command,
+    interpolate_command, edit_command, text_diff_command, upscale_command, embed_command,
+    score_command, status_command, watch_command, list_command, cancel_command, model_command,
+    info_command, topics_command, dlq_command, stages_command;
 
 const struct command *command_find(const char *name); /* NULL: none */
 const struct command *command_at(size_t index);       /* in the order of help; NULL at the end */

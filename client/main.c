@@ -16,13 +16,13 @@ static void help(FILE *out)
     const struct command *command;
 
     fputs("usage: unclip COMMAND [arguments]\n\n"
-          "Pictures from text: as jobs of a cluster, or in this process.\n\nCommands:\n",
+          "Pictures from texts and pictures: as jobs of a cluster, or in this process.\n\nCommands:\n",
           out);
     for (size_t i = 0; (command = command_at(i)); i++)
-        fprintf(out, "  %-10s %s\n", command->name, command->summary);
-    fputs("  help       this text; of a command: unclip help COMMAND; of all settings: unclip help "
+        fprintf(out, "  %-12s %s\n", command->name, command->summary);
+    fputs("  help         this text; of a command: unclip help COMMAND; of all settings: unclip help "
           "settings\n"
-          "  version    this program's version and its libraries'\n\n"
+          "  version      this program's version and its libraries'\n\n"
           "`unclip --dump-config` shows each setting and where its value comes from.\n"
           "Exit status: 0 done, 1 could not be done (the job failed; no such job, model or file), "
           "2 misuse\nof flags or arguments, 3 servers do not answer.\n",

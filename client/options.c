@@ -11,23 +11,48 @@
 
 #define HELP_COLUMN 30
 
-static const struct option *find_name(const struct option_group *groups, const char *name,
-                                      size_t length)
+/* What the options are looked up in. */
+struct lookup {
+    const struct option_group *groups;
+    enum job_type type;
+};
+
+static bool has(enum job_type type, const struct option *option)
 {
-    for (; groups->title; groups++)
-        for (const struct option *option = groups->options; option->name; option++)
-            if (strlen(option->name) == length && strncmp(option->name, name, length) == 0)
-                return option;
-    return NULL;
+    return option->kinds == 0 || option->kinds & KIND(type);
 }
 
-static const struct option *find_letter(const struct option_group *groups, char letter)
+/* By its letter, or where that is 0 by its name. */
+static bool is_called(const struct option *option, char letter, const char *name, size_t length)
 {
-    for (; groups->title; groups++)
-        for (const struct option *option = groups->options; option->name; option++)
-            if (option->letter == letter)
-                return option;
-    return NULL;
+    return letter ? option->letter == letter
+                  : strlen(option->name) == length && strncmp(option->name, name, length) == 0;
+}
+
+/* Kinds may share a name; where the type has none of that name, another kind's is found. */
+static const struct option *look_up(const struct lookup *in, char letter, const char *name,
+                                    size_t length)
+{
+    const struct option *other = NULL;
+    for (const struct option_group *group = in->groups; group->title; group++)
+        for (const struct option *option = group->options; option->name; option++)
+            if (is_called(option, letter, name, length)) {
+                if (has(in->type, option))
+                    return option;
+                other = option;
+            }
+    return other;
+}
+
+static int foreign(const struct option *option, enum job_type type, struct err *err)
+{
+    char kinds[128] = "";
+    for (int i = 0; i < JOB_TYPE_COUNT; i++)
+        if (option->kinds & KIND(i))
+            snprintf(kinds + strlen(kinds), sizeof kinds - strlen(kinds), "%s%s",
+                     *kinds ? ", " : "", job_type_name((enum job_type)i));
+    return err_set(err, ERR_INVALID_ARGUMENT, "--%s is not for %s, but for %s", option->name,
+                   job_type_name(type), kinds);
 }
 
 static int out_of_bounds(const struct option *option, const char *text, struct err *err)
@@ -82,17 +107,17 @@ static int store(const struct option *option, void *values, const char *text, st
 }
 
 /* A word that begins with a dash; what it names, and the value that is stuck to it (or NULL). */
-static const struct option *find(const struct option_group *groups, char *word, const char **value)
+static const struct option *find(const struct lookup *in, char *word, const char **value)
 {
     *value = NULL;
     if (word[1] != '-') {
         *value = word[2] ? word + 2 : NULL;
-        return find_letter(groups, word[1]);
+        return look_up(in, word[1], NULL, 0);
     }
     char *equals = strchr(word, '=');
     if (equals)
         *value = equals + 1;
-    return find_name(groups, word + 2, equals ? (size_t)(equals - word) - 2 : strlen(word + 2));
+    return look_up(in, 0, word + 2, equals ? (size_t)(equals - word) - 2 : strlen(word + 2));
 }
 
 static bool asks_for_help(const char *word)
@@ -101,15 +126,17 @@ static bool asks_for_help(const char *word)
 }
 
 /* Takes the option at argv[*at], and its value, which may be the next word. */
-static int take(const struct option_group *groups, void *values, int argc, char **argv, int *at,
+static int take(const struct lookup *in, void *values, int argc, char **argv, int *at,
                 struct err *err)
 {
     char *word = argv[*at];
     const char *value;
-    const struct option *option = find(groups, word, &value);
+    const struct option *option = find(in, word, &value);
 
     if (!option)
         return err_set(err, ERR_INVALID_ARGUMENT, "unknown option '%s'", word);
+    if (!has(in->type, option))
+        return foreign(option, in->type, err);
     if (option->kind == OPTION_FLAG && value)
         return err_set(err, ERR_INVALID_ARGUMENT, "'%s': --%s takes no value", word, option->name);
     if (option->kind != OPTION_FLAG && !value && *at + 1 == argc)
@@ -120,9 +147,10 @@ static int take(const struct option_group *groups, void *values, int argc, char 
     return store(option, values, value, err);
 }
 
-int options_parse(const struct option_group *groups, void *values, int *argc, char **argv,
-                  bool *help, struct err *err)
+int options_parse(const struct option_group *groups, enum job_type type, void *values, int *argc,
+                  char **argv, bool *help, struct err *err)
 {
+    const struct lookup in = {groups, type};
     int operands = 1;
     bool options = true;
 
@@ -134,7 +162,7 @@ int options_parse(const struct option_group *groups, void *values, int *argc, ch
         else if (options && asks_for_help(word))
             *help = true;
         else if (options && word[0] == '-' && word[1])
-            rc = take(groups, values, *argc, argv, &i, err);
+            rc = take(&in, values, *argc, argv, &i, err);
         else
             argv[operands++] = word;
         if (rc < 0)
@@ -171,13 +199,19 @@ static void help_line(FILE *out, char letter, const char *name, const char *unit
     fputc('\n', out);
 }
 
-void options_help(const struct option_group *groups, FILE *out)
+void options_help(const struct option_group *groups, enum job_type type, FILE *out)
 {
     for (; groups->title; groups++) {
-        fprintf(out, "\n%s:\n", groups->title);
-        for (const struct option *option = groups->options; option->name; option++)
+        bool titled = false;
+        for (const struct option *option = groups->options; option->name; option++) {
+            if (!has(type, option))
+                continue;
+            if (!titled)
+                fprintf(out, "\n%s:\n", groups->title);
+            titled = true;
             help_line(out, option->letter, option->name, option->unit, option->help,
                       option->fallback);
+        }
     }
 }
 

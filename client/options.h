@@ -13,6 +13,7 @@
 #include <stdio.h>
 
 #include "common/err.h"
+#include "common/protocol.h"
 
 /* What each kind puts at its offset: bool, const char * (into argv), int64_t, double. */
 enum option_kind { OPTION_FLAG = 1, OPTION_TEXT, OPTION_INTEGER, OPTION_NUMBER };
@@ -26,7 +27,9 @@ struct option {
     const char *fallback;    /* the default in words; NULL: nothing to say */
     size_t offset;           /* of the value in the command's struct */
     const char *help;
+    unsigned kinds; /* KIND() of the kinds of job that have it; 0: of no matter */
 };
+#define KIND(type) (1u << (type))
 
 /* A titled group of options in help. A NULL title ends a list. */
 struct option_group {
@@ -35,14 +38,15 @@ struct option_group {
 };
 
 /*
- * Takes the options of `groups` out of argv (argv[0] is skipped), leaving the operands in order:
- * *argc is lowered to 1 + their number. "--" ends the options. `values` holds the defaults before.
- * *help is set when -h or --help is met. Error: ERR_INVALID_ARGUMENT.
+ * Takes the options of `groups` that a job of this type has out of argv (argv[0] is skipped),
+ * leaving the operands in order: *argc is lowered to 1 + their number. "--" ends the options.
+ * `values` holds the defaults before. *help is set when -h or --help is met. Error:
+ * ERR_INVALID_ARGUMENT.
  */
-int options_parse(const struct option_group *groups, void *values, int *argc, char **argv,
-                  bool *help, struct err *err);
-/* Each group with its title. */
-void options_help(const struct option_group *groups, FILE *out);
+int options_parse(const struct option_group *groups, enum job_type type, void *values, int *argc,
+                  char **argv, bool *help, struct err *err);
+/* Each group with its title, if such a job has any of it. */
+void options_help(const struct option_group *groups, enum job_type type, FILE *out);
 /* Settings by their flags, NULL-terminated, with units and defaults. */
 void settings_help(const char *const *flags, FILE *out);
 

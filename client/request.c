@@ -1,139 +1,192 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Jobs from options. Bounds are the schema's; those in the tables only make better messages. */
+/* Jobs from options. What an option may hold is the schema's to say, which checks the record. */
 #include "client/request.h"
 
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
 
-#define AT(member) offsetof(struct request, member)
-
-const struct option request_options[] = {
-    {"n", 'n', OPTION_INTEGER, "N", 1, JOB_IMAGES_MAX, "1", AT(n), "pictures"},
-    {"size", 's', OPTION_INTEGER, "PIXELS", 1, 8192, "the model's largest", AT(size),
-     "what the model makes: 64, 256 or 1024"},
-    {"seed", 0, OPTION_INTEGER, "N", 0, (double)JOB_SEED_MAX, "random", AT(seed),
-     "of the first picture; picture I has N + I"},
-    {"negative-prompt", 0, OPTION_TEXT, "TEXT", 0, 0, NULL, AT(negative_prompt),
-     "what the pictures should not show"},
-    {0},
-};
-
-#define STEPS(name, stage)                                                                         \
-    {                                                                                              \
-        "steps-" name, 0, OPTION_INTEGER, "N", 1, JOB_STEPS_MAX, "the model's", AT(steps[stage]),  \
-            "denoising steps of " name                                                             \
-    }
-#define GUIDANCE(name, stage)                                                                      \
-    {                                                                                              \
-        "guidance-" name, 0, OPTION_NUMBER, "X", 0, 100, "the model's", AT(guidance[stage]),       \
-            "guidance scale of " name "; 1 or less: none"                                          \
-    }
-
-#define SAMPLER(name, stage)                                                                       \
-    {                                                                                              \
-        "sampler-" name, 0, OPTION_TEXT, "NAME", 0, 0, "ddpm", AT(sampler[stage]),                 \
-            "sampler of " name ": ddpm, ddim or dpm-solver++"                                              \
-    }
-#define ETA(name, stage)                                                                           \
-    {                                                                                              \
-        "eta-" name, 0, OPTION_NUMBER, "X", 0, 1, "0", AT(eta[stage]),                             \
-            "noise in the steps of ddim in " name                                                  \
-    }
-#define REUSE(name, stage)                                                                         \
-    {                                                                                              \
-        "reuse-" name, 0, OPTION_INTEGER, "K", 1, 100, "1", AT(reuse[stage]),                      \
-            "compute the deep part of " name " in every K-th step"                                 \
-    }
-
-const struct option sampling_options[] = {
-    STEPS("prior", STAGE_PRIOR),
-    STEPS("decoder", STAGE_DECODER),
-    STEPS("upsampler-1", STAGE_UPSAMPLER_1),
-    STEPS("upsampler-2", STAGE_UPSAMPLER_2),
-    GUIDANCE("prior", STAGE_PRIOR),
-    GUIDANCE("decoder", STAGE_DECODER),
-    {0},
-};
-
-const struct option faster_options[] = {
-    SAMPLER("prior", STAGE_PRIOR),
-    SAMPLER("decoder", STAGE_DECODER),
-    SAMPLER("upsampler-1", STAGE_UPSAMPLER_1),
-    SAMPLER("upsampler-2", STAGE_UPSAMPLER_2),
-    ETA("prior", STAGE_PRIOR),
-    ETA("decoder", STAGE_DECODER),
-    ETA("upsampler-1", STAGE_UPSAMPLER_1),
-    ETA("upsampler-2", STAGE_UPSAMPLER_2),
-    REUSE("decoder", STAGE_DECODER),
-    REUSE("upsampler-1", STAGE_UPSAMPLER_1),
-    REUSE("upsampler-2", STAGE_UPSAMPLER_2),
-    {0},
-};
-
 void request_init(struct request *request)
 {
-    *request = (struct request){.n = 1, .seed = -1};
+    *request = (struct request){
+        .seed = -1, .feather = -1, .resample = -1, .preview = -1, .theta = -1, .strength = -1};
     for (int i = 0; i < STAGE_COUNT; i++)
-        request->guidance[i] = request->eta[i] = -1;
+        request->guidance[i] = request->eta[i] = request->threshold[i] = -1;
 }
 
-static void set_text(json_t *record, const char *key, const char *text)
+void request_release(struct request *request)
 {
-    if (text)
-        json_object_set_new(record, key, json_string(text));
+    sources_release(&request->sources);
+}
+
+int request_weigh(struct request *request, struct err *err)
+{
+    const char *at = request->weights;
+    if (!at)
+        return 0;
+    for (int i = 0; i < request->sources.count; i++) {
+        char *end;
+        double weight = strtod(at, &end);
+        if (end == at || *end != (i + 1 < request->sources.count ? ',' : 0))
+            return err_set(err, ERR_INVALID_ARGUMENT,
+                           "--weight is '%s', it must be %d numbers with commas between",
+                           request->weights, request->sources.count);
+        request->sources.inputs[i].weight = weight;
+        at = end + 1;
+    }
+    return 0;
+}
+
+/* --- the record --- */
+
+/* A record that is being made. */
+struct draft {
+    json_t *record;
+    const char *broken; /* the member that is not UTF-8, or NULL */
+};
+
+static void put_text(struct draft *draft, const char *key, const char *text)
+{
+    if (text && json_object_set_new(draft->record, key, json_string(text)) != 0)
+        draft->broken = key;
+}
+
+static void put_integer(struct draft *draft, const char *key, int64_t value, int64_t least)
+{
+    if (value >= least)
+        json_object_set_new(draft->record, key, json_integer(value));
+}
+
+static void put_number(struct draft *draft, const char *key, double value)
+{
+    if (value >= 0)
+        json_object_set_new(draft->record, key, json_real(value));
 }
 
 /* Takes the object; one that is empty says nothing. */
-static void set_object(json_t *record, const char *key, json_t *object)
+static void put_object(struct draft *draft, const char *key, json_t *object)
 {
     if (json_object_size(object))
-        json_object_set(record, key, object);
+        json_object_set(draft->record, key, object);
     json_decref(object);
 }
 
-static void set_settings(json_t *record, const struct request *request)
+/* {"prior": 25, …} of those that are given. */
+static void put_integers(struct draft *draft, const char *key, const int64_t values[STAGE_COUNT])
 {
-    json_t *steps = json_object(), *guidance = json_object(), *sampler = json_object();
-    json_t *eta = json_object(), *reuse = json_object();
-    for (enum stage stage = 0; stage < STAGE_COUNT; stage++) {
-        const char *name = stage_name(stage);
-        if (request->steps[stage] > 0)
-            json_object_set_new(steps, name, json_integer(request->steps[stage]));
-        if (request->guidance[stage] >= 0)
-            json_object_set_new(guidance, name, json_real(request->guidance[stage]));
-        set_text(sampler, name, request->sampler[stage]);
-        if (request->eta[stage] >= 0)
-            json_object_set_new(eta, name, json_real(request->eta[stage]));
-        if (request->reuse[stage] > 0)
-            json_object_set_new(reuse, name, json_integer(request->reuse[stage]));
-    }
-    set_object(record, "steps", steps);
-    set_object(record, "guidance", guidance);
-    set_object(record, "sampler", sampler);
-    set_object(record, "eta", eta);
-    set_object(record, "reuse", reuse);
+    json_t *object = json_object();
+    for (enum stage stage = 0; stage < STAGE_COUNT; stage++)
+        if (values[stage] > 0)
+            json_object_set_new(object, stage_name(stage), json_integer(values[stage]));
+    put_object(draft, key, object);
 }
 
-json_t *request_json(const struct request *request, const char *prompt, const char *model)
+static void put_numbers(struct draft *draft, const char *key, const double values[STAGE_COUNT])
 {
-    json_t *record = json_pack("{s:i, s:s}", "version", PROTOCOL_VERSION, "type",
-                               job_type_name(JOB_TEXT_TO_IMAGE));
-    set_text(record, "id", request->id);
-    set_text(record, "prompt", prompt);
-    set_text(record, "negative_prompt", request->negative_prompt);
-    json_object_set_new(record, "n", json_integer(request->n));
-    if (request->size > 0)
-        json_object_set_new(record, "size", json_integer(request->size));
-    if (request->seed >= 0)
-        json_object_set_new(record, "seed", json_integer(request->seed));
-    set_text(record, "model", model);
-    set_text(record, "class", request->task_class);
-    set_text(record, "client", request->client);
-    if (request->deadline_s > 0)
-        json_object_set_new(record, "deadline_s", json_integer(request->deadline_s));
-    set_settings(record, request);
-    return record;
+    json_t *object = json_object();
+    for (enum stage stage = 0; stage < STAGE_COUNT; stage++)
+        if (values[stage] >= 0)
+            json_object_set_new(object, stage_name(stage), json_real(values[stage]));
+    put_object(draft, key, object);
+}
+
+static void put_samplers(struct draft *draft, const char *const values[STAGE_COUNT])
+{
+    struct draft samplers = {.record = json_object()};
+    for (enum stage stage = 0; stage < STAGE_COUNT; stage++)
+        put_text(&samplers, stage_name(stage), values[stage]);
+    if (samplers.broken)
+        draft->broken = "sampler";
+    put_object(draft, "sampler", samplers.record);
+}
+
+static void put_inputs(struct draft *draft, const struct request *request)
+{
+    json_t *inputs = json_array();
+    for (int i = 0; i < request->sources.count; i++) {
+        const struct job_input *input = &request->sources.inputs[i];
+        struct draft one = {.record = json_object()};
+        put_text(&one, "image", input->image);
+        put_text(&one, "text", input->text);
+        if (request->weights)
+            put_number(&one, "weight", input->weight);
+        if (one.broken)
+            draft->broken = "inputs";
+        json_array_append_new(inputs, one.record);
+    }
+    if (request->sources.count > 0)
+        json_object_set(draft->record, "inputs", inputs);
+    json_decref(inputs);
+}
+
+static void put_sources(struct draft *draft, const struct request *request)
+{
+    put_inputs(draft, request);
+    put_text(draft, "image", request->sources.image);
+    put_text(draft, "mask", request->sources.mask);
+    put_text(draft, "mask_mode", request->mask_mode);
+    put_integer(draft, "feather", request->feather, 0);
+    put_text(draft, "from", request->from);
+    put_text(draft, "to", request->to);
+    put_integer(draft, "from", request->from_size, 1);
+    put_number(draft, "theta", request->theta);
+}
+
+static void put_making(struct draft *draft, const struct request *request)
+{
+    put_text(draft, "overflow", request->overflow);
+    put_text(draft, "prior", request->prior);
+    put_integer(draft, "prior_candidates", request->candidates, 1);
+    put_text(draft, "start", request->start);
+    put_number(draft, "strength", request->strength);
+    put_integer(draft, "resample", request->resample, 0);
+    put_integer(draft, "stop_at", request->stop_at, 1);
+    put_integer(draft, "best_of", request->best_of, 1);
+    put_integer(draft, "preview", request->preview, 0);
+    if (request->score)
+        json_object_set_new(draft->record, "score", json_true());
+    put_integers(draft, "steps", request->steps);
+    put_numbers(draft, "guidance", request->guidance);
+    put_samplers(draft, request->sampler);
+    put_numbers(draft, "eta", request->eta);
+    put_integers(draft, "reuse", request->reuse);
+    put_numbers(draft, "threshold", request->threshold);
+}
+
+static void put_output(struct draft *draft, const struct request *request)
+{
+    struct draft output = {.record = json_object()};
+    put_text(&output, "format", request->format);
+    put_integer(&output, "quality", request->quality, 1);
+    if (output.broken)
+        draft->broken = "format";
+    put_object(draft, "output", output.record);
+}
+
+int request_json(const struct request *request, const char *model, json_t **record, struct err *err)
+{
+    struct draft draft = {.record = json_pack("{s:i, s:s}", "version", PROTOCOL_VERSION, "type",
+                                              job_type_name(request->type))};
+    put_text(&draft, "id", request->id);
+    put_text(&draft, "prompt", request->prompt);
+    put_text(&draft, "negative_prompt", request->negative_prompt);
+    put_sources(&draft, request);
+    put_integer(&draft, "n", request->n, 1);
+    put_integer(&draft, "frames", request->frames, 1);
+    put_integer(&draft, "size", request->size, 1);
+    put_integer(&draft, "seed", request->seed, 0);
+    put_text(&draft, "model", model);
+    put_text(&draft, "class", request->task_class);
+    put_text(&draft, "client", request->client);
+    put_integer(&draft, "deadline_s", request->deadline_s, 1);
+    put_making(&draft, request);
+    put_output(&draft, request);
+    if (draft.broken) {
+        json_decref(draft.record);
+        return err_set(err, ERR_INVALID_ARGUMENT, "'%s' is not valid UTF-8", draft.broken);
+    }
+    *record = draft.record;
+    return 0;
 }
 
 int request_check(const json_t *record, struct job *job, struct err *err)

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What `submit` and `generate` have in common: a job from a prompt and options. */
+/*
+ * What is asked of a job, from the command line: the options of all kinds of job in one struct, the
+ * tables that fill it, and the job record that it becomes.
+ */
 #ifndef UNCLIP_CLIENT_REQUEST_H
 #define UNCLIP_CLIENT_REQUEST_H
 
@@ -10,27 +13,45 @@
 #include "common/err.h"
 #include "common/job.h"
 
-/* The first member of the option structs of both. NULL, 0 and -1 mean: not given. */
+/* Strings are borrowed. NULL and 0 mean: not given; of some members -1 does, as request_init()
+ * sets. */
 struct request {
-    const char *negative_prompt;
-    int64_t n, size, seed;
+    enum job_type type;
+    const char *prompt, *negative_prompt;
+    const char *image, *mask; /* as they were written; their addresses are in sources */
+    const char *mask_mode, *weights, *from, *to;
+    const char *overflow, *prior, *start, *format;
+    int64_t n, size, seed; /* seed: -1 */
+    int64_t frames, from_size, stop_at, best_of, quality, candidates;
+    int64_t feather, resample, preview; /* -1 */
+    double theta, strength;             /* -1 */
+    bool score;
     int64_t steps[STAGE_COUNT];
-    double guidance[STAGE_COUNT];         /* -1: not given */
-    const char *sampler[STAGE_COUNT];     /* NULL: not given */
-    double eta[STAGE_COUNT];              /* -1: not given */
-    int64_t reuse[STAGE_COUNT];           /* 0: not given */
-    const char *id, *task_class, *client; /* submit's only, as is the next */
-    int64_t deadline_s;                   /* 0: none */
+    double guidance[STAGE_COUNT];  /* -1 */
+    double threshold[STAGE_COUNT]; /* -1 */
+    const char *sampler[STAGE_COUNT];
+    double eta[STAGE_COUNT]; /* -1 */
+    int64_t reuse[STAGE_COUNT];
+    const char *id, *task_class, *client; /* of a cluster's jobs only, as is the next */
+    int64_t deadline_s;
+    struct sources sources; /* owned: inputs, image and mask, as a job holds them */
 };
 
-extern const struct option request_options[];  /* of the picture */
-extern const struct option sampling_options[]; /* steps and guidance */
-extern const struct option faster_options[];   /* samplers and reuse */
+extern const struct option source_options[];   /* what it is made from */
+extern const struct option picture_options[];  /* what comes out */
+extern const struct option sampling_options[]; /* how */
+extern const struct option sampler_options[];  /* samplers and reuse */
 
 void request_init(struct request *request);
+void request_release(struct request *request);
 
-/* The job record; `model` NULL leaves it to the cluster. Owned. */
-json_t *request_json(const struct request *request, const char *prompt, const char *model);
+/* Gives the inputs the weights of --weight, one each: ERR_INVALID_ARGUMENT. */
+int request_weigh(struct request *request, struct err *err);
+
+/* The job record; `model` NULL leaves it to the cluster. *record is owned. ERR_INVALID_ARGUMENT for
+   what is not UTF-8. */
+int request_json(const struct request *request, const char *model, json_t **record,
+                 struct err *err);
 
 /*
  * Checks the record as the coordinator will, and gives the job (job_release()). `record` is what

@@ -39,14 +39,14 @@ enum config_kind { CONFIG_STRING, CONFIG_INTEGER, CONFIG_FLAG };
     X(redis, "redis", CONFIG_STRING, "127.0.0.1:6379", 0, 0, "host:port", CONFIG_ALL,              \
       "Redis server for statuses and the embedding cache")                                         \
     X(artifacts, "artifacts", CONFIG_STRING, "artifacts", 0, 0, "folder or s3://bucket/prefix",    \
-      CONFIG_SERVERS, "where pictures are stored")                                                 \
+      CONFIG_ALL, "where pictures are stored")                                                     \
     X(models, "models", CONFIG_STRING, "models", 0, 0, "folder", CONFIG_ALL,                       \
       "folder of model directories")                                                               \
     X(model, "model", CONFIG_STRING, "emoji", 0, 0, "name", CONFIG_ALL,                            \
       "model of jobs that name none")                                                              \
-    X(fetch, "fetch", CONFIG_STRING, "public", 0, 0, "off or public,host:port,…",                   \
+    X(fetch, "fetch", CONFIG_STRING, "public", 0, 0, "off or public,host:port,…",                  \
       CONFIG_WORKER | CONFIG_CLIENT,                                                               \
-      "servers that a job's pictures may come from: public ones, and those that are named")        \
+      "servers that jobs' pictures may come from: public, and those named")                      \
     X(dtype, "dtype", CONFIG_STRING, "auto", 0, 0, "auto|f32|bf16", CONFIG_WORKER | CONFIG_CLIENT, \
       "number format to compute in; auto takes bf16 where the CPU has it")                         \
     X(threads, "threads", CONFIG_INTEGER, "0", 0, 1024, "threads", CONFIG_WORKER | CONFIG_CLIENT,  \

@@ -252,6 +252,17 @@ static enum kind sniff(const char *bytes, size_t size)
     return KIND_NONE;
 }
 
+const char *image_media_type(const void *bytes, size_t size)
+{
+    static const char *const types[] = {
+        [KIND_PNG] = "image/png",   [KIND_JPEG] = "image/jpeg", [KIND_WEBP] = "image/webp",
+        [KIND_HEIF] = "image/heic", [KIND_GIF] = "image/gif",   [KIND_NONE] = NULL,
+    };
+    enum kind kind = sniff(bytes, size);
+    bool avif = kind == KIND_HEIF && begins(bytes, size, 8, "avi");
+    return avif ? "image/avif" : types[kind];
+}
+
 /* Reads the header only; pixels come when they are asked for. */
 static int open_picture(enum kind kind, const void *bytes, size_t size, VipsImage **out,
                         struct err *err)
@@ -436,4 +447,101 @@ int image_crop_square(const struct image *image, struct image *out, struct err *
     }
     *out = square;
     return 0;
+}
+
+/* --- several pictures in one --- */
+
+/* Joined, `columns` in a row; NULL when libvips cannot. */
+static VipsImage *join(const struct image *pictures, int count, int columns, int gap)
+{
+    static const double colour[CHANNELS] = {255, 255, 255};
+    VipsArrayDouble *white = vips_array_double_new(colour, CHANNELS);
+    VipsImage **parts = g_new0(VipsImage *, count), *out = NULL;
+    bool failed = false;
+    for (int i = 0; i < count && !failed; i++)
+        failed = !(parts[i] = wrap(&pictures[i]));
+    if (failed || vips_arrayjoin(parts, &out, count, "across", columns, "shim", gap, "background",
+                                 white, NULL))
+        out = NULL;
+    vips_area_unref(VIPS_AREA(white));
+    for (int i = 0; i < count; i++)
+        g_clear_object(&parts[i]);
+    g_free(parts);
+    return out;
+}
+
+static int check_alike(const struct image *pictures, int count, struct err *err)
+{
+    if (count < 1)
+        return err_set(err, ERR_INVALID_ARGUMENT, "there are no pictures to join");
+    for (int i = 1; i < count; i++)
+        if (pictures[i].width != pictures[0].width || pictures[i].height != pictures[0].height)
+            return err_set(err, ERR_INVALID_ARGUMENT,
+                           "picture %d has %dx%d pixels, the first %dx%d: they cannot be joined", i,
+                           pictures[i].width, pictures[i].height, pictures[0].width,
+                           pictures[0].height);
+    return 0;
+}
+
+int image_grid(const struct image *pictures, int count, int columns, int gap, struct image *out,
+               struct err *err)
+{
+    int result = check_alike(pictures, count, err);
+    if (result != 0)
+        return result;
+    columns = columns > count ? count : columns;
+    int rows = (count + columns - 1) / columns;
+    int width = columns * (pictures[0].width + gap) - gap;
+    int height = rows * (pictures[0].height + gap) - gap;
+    if ((result = check_sides(width, height, err)) != 0)
+        return result;
+    size_t size;
+    VipsImage *joined = join(pictures, count, columns, gap);
+    void *pixels = joined ? vips_image_write_to_memory(joined, &size) : NULL;
+    if (pixels)
+        *out = (struct image){.width = vips_image_get_width(joined),
+                              .height = vips_image_get_height(joined),
+                              .pixels = pixels};
+    else
+        result = vips_failure(ERR_OUT_OF_MEMORY, "cannot join the pictures", err);
+    g_clear_object(&joined);
+    return result;
+}
+
+/* The strip cut into frames, which libvips's writers then take for an animation. */
+static VipsImage *film_of(VipsImage *strip, int count, int height, int frame_ms)
+{
+    VipsImage *film = NULL;
+    int *delays = g_new(int, count);
+    for (int i = 0; i < count; i++)
+        delays[i] = frame_ms;
+    if (vips_copy(strip, &film, NULL) == 0) {
+        vips_image_set_int(film, VIPS_META_PAGE_HEIGHT, height);
+        vips_image_set_int(film, "loop", 0);
+        vips_image_set_array_int(film, "delay", delays, count);
+    }
+    g_free(delays);
+    return film;
+}
+
+int image_animation(const struct image *pictures, int count, int frame_ms, int quality,
+                    const struct image_metadata *metadata, void **bytes, size_t *size,
+                    struct err *err)
+{
+    int result = check_alike(pictures, count, err);
+    if (result != 0)
+        return result;
+    VipsImage *strip = join(pictures, count, 1, 0);
+    VipsImage *film = strip ? film_of(strip, count, pictures[0].height, frame_ms) : NULL;
+    char *xmp = fitting_xmp(IMAGE_WEBP, metadata);
+    if (film)
+        vips_image_set_blob_copy(film, VIPS_META_XMP_NAME, xmp, strlen(xmp));
+    if (!film || vips_webpsave_buffer(film, bytes, size, "Q",
+                                      quality > 0 ? quality : formats[IMAGE_WEBP].quality,
+                                      "lossless", quality == 100, NULL))
+        result = vips_failure(ERR_UNSUPPORTED, "cannot encode the animation", err);
+    free(xmp);
+    g_clear_object(&film);
+    g_clear_object(&strip);
+    return result;
 }

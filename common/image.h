@@ -86,6 +86,9 @@ int image_encode(const struct image *image, enum image_format format, int qualit
  * Errors: ERR_TOO_LARGE, ERR_INVALID_IMAGE, ERR_OUT_OF_MEMORY.
  */
 int image_decode(struct image *image, const void *bytes, size_t size, struct err *err);
+/* What image_decode() reads, by its first bytes: "image/png"; NULL: nothing that it reads. Static.
+ */
+const char *image_media_type(const void *bytes, size_t size);
 /* Lays it on white, and drops alpha. */
 void image_flatten(struct image *image);
 /* The largest square in the middle. ERR_OUT_OF_MEMORY. */
@@ -103,6 +106,18 @@ enum image_filter { IMAGE_LANCZOS, IMAGE_TRIANGLE };
  */
 int image_resize_bytes(const uint8_t *src, int from, int channels, uint8_t *dst, int to,
                        enum image_filter filter, struct err *err);
+
+/*
+ * Pictures of one size beside and below each other, `columns` in a row, with `gap` white pixels
+ * between. ERR_INVALID_ARGUMENT where the sizes differ; ERR_INVALID_IMAGE where it gets too large.
+ */
+int image_grid(const struct image *pictures, int count, int columns, int gap, struct image *out,
+               struct err *err);
+/* Pictures of one size as a WebP that shows each for frame_ms, again and again; quality as in
+   image_encode(). Errors as above. *bytes is owned. */
+int image_animation(const struct image *pictures, int count, int frame_ms, int quality,
+                    const struct image_metadata *metadata, void **bytes, size_t *size,
+                    struct err *err);
 
 /* Reads a PNG's text chunk (tEXt, zTXt or iTXt) as UTF-8. *value is owned. Errors: ERR_NOT_FOUND,
    ERR_INVALID_IMAGE (not a PNG, damaged), ERR_TOO_LARGE. */

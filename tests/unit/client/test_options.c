@@ -49,8 +49,8 @@ static void parse(struct outcome *outcome, const char *words)
     char *rest = outcome->memory, *word;
     while (*words && (word = strsep(&rest, "|")))
         outcome->argv[outcome->argc++] = word;
-    outcome->rc = options_parse(groups, &outcome->values, &outcome->argc, outcome->argv,
-                                &outcome->help, &outcome->err);
+    outcome->rc = options_parse(groups, JOB_TEXT_TO_IMAGE, &outcome->values, &outcome->argc,
+                                outcome->argv, &outcome->help, &outcome->err);
 }
 
 static void test_all_kinds(void **state)
@@ -68,6 +68,41 @@ static void test_all_kinds(void **state)
     assert_string_equal(o.argv[2], "two");
     assert_string_equal(o.argv[3], "--flag");
     assert_false(o.help);
+}
+
+/* Kinds of job share a name; those that have none of it are told who does. */
+static void test_options_of_kinds(void **state)
+{
+    static const struct option own[] = {
+        {"from", 0, OPTION_TEXT, "TEXT", 0, 0, NULL, offsetof(struct values, text), "a caption",
+         KIND(JOB_TEXT_DIFF)},
+        {"from", 0, OPTION_INTEGER, "N", 0, 9, NULL, offsetof(struct values, integer), "a size",
+         KIND(JOB_UPSCALE) | KIND(JOB_SCORE)},
+        {0},
+    };
+    static const struct option_group kinds[] = {{"Own", own}, {"First", first}, {0}};
+    (void)state;
+    for (enum job_type type = 0; type < JOB_CANCEL; type++) {
+        struct values values = {0};
+        struct err err = {0};
+        bool help = false;
+        char *argv[] = {(char[]){"x"}, (char[]){"--from"}, (char[]){"7"}, NULL};
+        int argc = 3, rc = options_parse(kinds, type, &values, &argc, argv, &help, &err);
+        bool text = type == JOB_TEXT_DIFF, size = type == JOB_UPSCALE || type == JOB_SCORE;
+        assert_int_equal(rc, text || size ? 0 : -ERR_INVALID_ARGUMENT);
+        assert_true((values.text != NULL) == text);
+        assert_int_equal(values.integer, size ? 7 : 0);
+        if (type == JOB_EDIT)
+            assert_string_equal(err.text, "--from is not for edit, but for upscale, score");
+    }
+    char *words = NULL;
+    size_t size;
+    FILE *out = open_memstream(&words, &size);
+    options_help(kinds, JOB_EDIT, out);
+    fclose(out);
+    assert_null(strstr(words, "Own"));
+    assert_non_null(strstr(words, "--flag"));
+    free(words);
 }
 
 static void test_nothing(void **state)
@@ -145,8 +180,9 @@ static void test_help_of_every_command(void **state)
             for (const struct option *option = group->options; option->name; option++) {
                 char name[64];
                 snprintf(name, sizeof name, "--%s", option->name);
-                assert_non_null(strstr(help, name));
                 assert_non_null(option->help);
+                if (!option->kinds || option->kinds & KIND(command->type))
+                    assert_non_null(strstr(help, name));
             }
         while ((line = strsep(&rest, "\n")))
             if (strlen(line) > 110)
@@ -155,6 +191,13 @@ static void test_help_of_every_command(void **state)
         free(help);
     }
     assert_null(command_find("surprise"));
+}
+
+static bool clash(const struct option *a, const struct option *b)
+{
+    bool meet = !a->kinds || !b->kinds || a->kinds & b->kinds;
+    return a != b && meet &&
+           (strcmp(a->name, b->name) == 0 || (a->letter && a->letter == b->letter));
 }
 
 /* Names, letters and settings of a command must not clash. */
@@ -168,8 +211,7 @@ static void test_options_are_distinct(void **state)
                 assert_true(a->letter != 'h');
                 for (const struct option_group *h = command->groups; h->title; h++)
                     for (const struct option *b = h->options; b->name; b++)
-                        assert_true(a == b || (strcmp(a->name, b->name) != 0 &&
-                                               (!a->letter || a->letter != b->letter)));
+                        assert_false(clash(a, b));
 #define X(field, flag, ...) assert_string_not_equal(a->name, flag);
                 CONFIG_TABLE(X)
 #undef X
@@ -180,6 +222,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_all_kinds),
+        cmocka_unit_test(test_options_of_kinds),
         cmocka_unit_test(test_nothing),
         cmocka_unit_test(test_misuse),
         cmocka_unit_test(test_help_is_asked_for),

@@ -13,6 +13,14 @@
 #include "client/request.h"
 #include "client/text.h"
 
+static json_t *record_of(const struct request *request, const char *model)
+{
+    json_t *record = NULL;
+    struct err err;
+    assert_int_equal(request_json(request, model, &record, &err), 0);
+    return record;
+}
+
 static void test_smallest(void **state)
 {
     struct request request;
@@ -20,8 +28,9 @@ static void test_smallest(void **state)
     struct err err;
     (void)state;
     request_init(&request);
-    json_t *record = request_json(&request, "a red heart", NULL);
-    assert_int_equal(json_object_size(record), 4); /* version, type, prompt, n */
+    request.prompt = "a red heart";
+    json_t *record = record_of(&request, NULL);
+    assert_int_equal(json_object_size(record), 3); /* version, type, prompt */
     assert_int_equal(request_check(record, &job, &err), 0);
     assert_int_equal(job.n, 1);
     assert_true(job.seed < 0);
@@ -48,7 +57,17 @@ static void test_everything(void **state)
     request.sampler[STAGE_DECODER] = "ddim";
     request.eta[STAGE_DECODER] = 0.5;
     request.reuse[STAGE_UPSAMPLER_1] = 2;
-    json_t *record = request_json(&request, "café 猫", "emoji");
+    request.prompt = "café 猫";
+    request.threshold[STAGE_DECODER] = 0.995;
+    request.prior = "none";
+    request.candidates = 3;
+    request.overflow = "split";
+    request.best_of = 8;
+    request.stop_at = 64;
+    request.preview = 5;
+    request.format = "webp";
+    request.quality = 80;
+    json_t *record = record_of(&request, "emoji");
     assert_int_equal(request_check(record, &job, &err), 0);
     assert_string_equal(job.id, "mine");
     assert_string_equal(job.prompt, "café 猫");
@@ -63,6 +82,16 @@ static void test_everything(void **state)
     assert_int_equal(job.route[STAGE_DECODER].sampler, SAMPLER_DDIM);
     assert_true(job.route[STAGE_DECODER].eta == 0.5);
     assert_int_equal(job.route[STAGE_UPSAMPLER_1].reuse, 2);
+    assert_true(hop_number(job.route[STAGE_DECODER].threshold) == 0.995);
+    assert_int_equal(job.prior, PRIOR_NONE);
+    assert_int_equal(job.candidates, 3);
+    assert_int_equal(job.overflow, OVERFLOW_SPLIT);
+    assert_int_equal(job.n, 8);
+    assert_int_equal(job.keep, 4);
+    assert_int_equal(job.stop_at, 64);
+    assert_int_equal(job.preview, 5);
+    assert_int_equal(job.output.format, FORMAT_WEBP);
+    assert_int_equal(job.output.quality, 80);
     job_release(&job);
     json_decref(record);
 }
@@ -77,10 +106,198 @@ static void test_mistakes(void **state)
         struct err err;
         request_init(&request);
         request.id = i ? "not an id" : NULL;
-        json_t *record = request_json(&request, prompts[i], NULL);
+        request.prompt = prompts[i];
+        json_t *record = record_of(&request, NULL);
         assert_int_equal(request_check(record, &job, &err), -ERR_INVALID_JOB);
         job_release(&job);
         json_decref(record);
+    }
+}
+
+static void test_not_utf8(void **state)
+{
+    struct request request;
+    struct err err;
+    json_t *record = NULL;
+    (void)state;
+    request_init(&request);
+    request.prompt = "a red heart";
+    request.sampler[STAGE_DECODER] = "\xff";
+    assert_int_equal(request_json(&request, NULL, &record, &err), -ERR_INVALID_ARGUMENT);
+    assert_string_equal(err.text, "'sampler' is not valid UTF-8");
+    request.prompt = "\xff";
+    request.sampler[STAGE_DECODER] = NULL;
+    assert_int_equal(request_json(&request, NULL, &record, &err), -ERR_INVALID_ARGUMENT);
+    assert_string_equal(err.text, "'prompt' is not valid UTF-8");
+}
+
+static void test_weights(void **state)
+{
+    static const struct {
+        const char *weights;
+        bool good;
+    } cases[] = {{"1,2", true},  {"0.25,1e2", true}, {"1", false}, {"1,2,3", false},
+                 {"1;2", false}, {"", false},        {",", false}, {"1,x", false}};
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct job_input inputs[2] = {{.weight = 1}, {.weight = 1}};
+        struct request request = {.weights = cases[i].weights,
+                                  .sources = {.inputs = inputs, .count = 2}};
+        struct err err;
+        assert_int_equal(request_weigh(&request, &err), cases[i].good ? 0 : -ERR_INVALID_ARGUMENT);
+    }
+    struct job_input inputs[2] = {{.weight = 1}, {.weight = 1}};
+    struct request request = {.weights = "0.25,3", .sources = {.inputs = inputs, .count = 2}};
+    assert_int_equal(request_weigh(&request, NULL), 0);
+    assert_true(inputs[0].weight == 0.25 && inputs[1].weight == 3);
+}
+
+/* --- every option of every kind --- */
+
+static const struct option_group all[] = {{"1", source_options},
+                                          {"2", picture_options},
+                                          {"3", sampling_options},
+                                          {"4", sampler_options},
+                                          {0}};
+
+/* What a kind cannot be without, and nothing else. */
+static void begin(struct request *request, enum job_type type)
+{
+    request_init(request);
+    request->type = type;
+    struct sources *sources = &request->sources;
+    bool inputs = type == JOB_INTERPOLATE || type == JOB_EMBED || type == JOB_SCORE;
+    if (type == JOB_TEXT_TO_IMAGE || type == JOB_EDIT || type == JOB_SCORE)
+        request->prompt = "a red heart";
+    if (type == JOB_TEXT_DIFF) {
+        request->from = "red";
+        request->to = "blue";
+    }
+    if (inputs) {
+        sources->inputs = calloc(2, sizeof *sources->inputs);
+        sources->count = 2;
+        for (int i = 0; i < 2; i++)
+            sources->inputs[i] = (struct job_input){.image = strdup("file:///a.png"), .weight = 1};
+    } else if (type != JOB_TEXT_TO_IMAGE) {
+        sources->image = strdup("file:///a.png");
+    }
+}
+
+static bool is_word(const char *name, const char *beginning)
+{
+    return strncmp(name, beginning, strlen(beginning)) == 0;
+}
+
+/* A value that goes alone with the kind's defaults. */
+static const char *value_of(const struct option *option, enum job_type type)
+{
+    const char *name = option->name;
+    if (option->kind != OPTION_TEXT)
+        return is_word(name, "eta-") ? "0" : is_word(name, "best") ? "3" : "2";
+    return strcmp(name, "weight") == 0      ? "1,2"
+           : strcmp(name, "mask-mode") == 0 ? "white"
+           : strcmp(name, "overflow") == 0  ? "refuse"
+           : strcmp(name, "prior") == 0     ? "none"
+           : strcmp(name, "start") == 0     ? "noise"
+           : strcmp(name, "format") == 0    ? (type == JOB_EMBED ? "npy" : "webp")
+           : is_word(name, "sampler-")      ? "ddim"
+                                            : "file:///b.png";
+}
+
+static void parse_one(struct request *request, const struct option *option, enum job_type type)
+{
+    struct err err;
+    bool help = false;
+    static char value[64]; /* the request keeps it */
+    char flag[64], *argv[] = {(char[]){"x"}, flag, value, NULL};
+    int argc = option->kind == OPTION_FLAG ? 2 : 3;
+    snprintf(flag, sizeof flag, "--%s", option->name);
+    bool share = strcmp(option->unit ? option->unit : "", "X") == 0; /* 0 to 1 */
+    snprintf(value, sizeof value, "%s",
+             share && option->maximum <= 1 ? (is_word(option->name, "eta-") ? "0" : "0.5")
+                                           : value_of(option, type));
+    assert_int_equal(options_parse(all, type, request, &argc, argv, &help, &err), 0);
+    assert_int_equal(argc, 1);
+}
+
+/* The tables of options and the schemas say the same of each kind. */
+static void test_options_and_schemas(void **state)
+{
+    (void)state;
+    int accepted = 0, refused = 0;
+    for (enum job_type type = 0; type < JOB_CANCEL; type++)
+        for (const struct option_group *group = all; group->title; group++)
+            for (const struct option *option = group->options; option->name; option++) {
+                struct request request, plain;
+                struct job job = {0};
+                struct err err = {0};
+                bool has = option->kinds & KIND(type);
+                enum job_type as = type;
+                for (enum job_type other = 0; !has && other < JOB_CANCEL; other++)
+                    if (option->kinds & KIND(other))
+                        as = other; /* where it is, its value is read like this */
+                begin(&request, type);
+                begin(&plain, type);
+                parse_one(&request, option, as);
+                if (request.image && !request.sources.image)
+                    request.sources.image = strdup(request.image);
+                if (request.mask)
+                    request.sources.mask = strdup(request.mask);
+                assert_int_equal(request_weigh(&request, &err), 0);
+                json_t *record = record_of(&request, NULL), *same = record_of(&plain, NULL);
+                int rc = request_check(record, &job, &err);
+                if (has && (rc != 0 || json_equal(record, same)))
+                    fail_msg("%s --%s: %s", job_type_name(type), option->name, err.text);
+                accepted += rc == 0 && has;
+                refused += rc != 0;
+                if (rc == 0)
+                    job_release(&job);
+                json_decref(record);
+                json_decref(same);
+                request_release(&request);
+                request_release(&plain);
+            }
+    assert_true(accepted > 150);
+    assert_true(refused > 50);
+}
+
+/* Each member of each kind's schema can be said by an option, or is one of these. */
+static void test_schema_members(void **state)
+{
+    static const char *const others[] = {"version",    "type",   "id",      "image",
+                                         "inputs",     "prompt", "model",   "class",
+                                         "deadline_s", "client", "metadata"};
+    static const char *const stages[] = {"steps", "guidance", "sampler",
+                                         "eta",   "reuse",    "threshold"};
+    (void)state;
+    for (enum job_type type = 0; type < JOB_CANCEL; type++) {
+        char path[256];
+        snprintf(path, sizeof path, SOURCE_DIR "/schemas/job-%s.schema.json", job_type_name(type));
+        json_t *schema = json_load_file(path, 0, NULL);
+        assert_non_null(schema);
+        const char *key;
+        json_t *value;
+        json_object_foreach (json_object_get(schema, "properties"), key, value) {
+            bool known = false;
+            char name[64];
+            for (size_t i = 0; i < sizeof others / sizeof *others; i++)
+                known |= strcmp(key, others[i]) == 0;
+            bool staged = false;
+            for (size_t i = 0; i < sizeof stages / sizeof *stages; i++)
+                staged |= strcmp(key, stages[i]) == 0;
+            snprintf(name, sizeof name, "%s%s", strcmp(key, "output") == 0 ? "format" : key,
+                     staged ? "-upsampler-2" : "");
+            if (strcmp(key, "guidance") == 0)
+                snprintf(name, sizeof name, "guidance-decoder");
+            for (char *at = name; *at; at++)
+                *at = *at == '_' ? '-' : *at;
+            for (const struct option_group *group = all; group->title && !known; group++)
+                for (const struct option *option = group->options; option->name; option++)
+                    known |= strcmp(option->name, name) == 0 && option->kinds & KIND(type);
+            if (!known)
+                fail_msg("no option of %s says '%s'", job_type_name(type), key);
+        }
+        json_decref(schema);
     }
 }
 
@@ -233,6 +450,10 @@ int main(void)
         cmocka_unit_test(test_smallest),
         cmocka_unit_test(test_everything),
         cmocka_unit_test(test_mistakes),
+        cmocka_unit_test(test_not_utf8),
+        cmocka_unit_test(test_weights),
+        cmocka_unit_test(test_options_and_schemas),
+        cmocka_unit_test(test_schema_members),
         cmocka_unit_test(test_ids),
         cmocka_unit_test(test_quoting),
         cmocka_unit_test(test_command_lines),

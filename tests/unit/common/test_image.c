@@ -480,6 +480,118 @@ static void assert_refused(const void *bytes, size_t size, enum err_code code, c
     assert_null(image.pixels);
 }
 
+static void fill(struct image *image, int width, int height, uint8_t value)
+{
+    struct err err;
+    assert_int_equal(image_alloc(image, width, height, &err), 0);
+    memset(image->pixels, value, (size_t)width * (size_t)height * 3);
+}
+
+static void grids(void **state)
+{
+    (void)state;
+    struct image pictures[3], grid, odd[2];
+    struct err err;
+    for (int i = 0; i < 3; i++)
+        fill(&pictures[i], 2, 1, (uint8_t)(10 * (i + 1)));
+    assert_int_equal(image_grid(pictures, 3, 2, 1, &grid, &err), 0);
+    static const uint8_t wanted[] = {10,  10,  255, 20, 20,  255, 255, 255,
+                                     255, 255, 30,  30, 255, 255, 255};
+    assert_int_equal(grid.width, 5);
+    assert_int_equal(grid.height, 3);
+    for (int i = 0; i < 15 * 3; i++)
+        assert_int_equal(grid.pixels[i], wanted[i / 3]);
+    image_release(&grid);
+    assert_int_equal(image_grid(pictures, 1, 5, 9, &grid, &err),
+                     0); /* no more columns than pictures */
+    assert_int_equal(grid.width, 2);
+    image_release(&grid);
+    assert_int_equal(image_grid(pictures, 3, 3, IMAGE_SIDE_MAX / 2, &grid, &err),
+                     -ERR_INVALID_IMAGE);
+    assert_int_equal(image_grid(pictures, 0, 1, 0, &grid, &err), -ERR_INVALID_ARGUMENT);
+    odd[0] = pictures[0];
+    fill(&odd[1], 1, 2, 0);
+    assert_int_equal(image_grid(odd, 2, 2, 0, &grid, &err), -ERR_INVALID_ARGUMENT);
+    assert_string_equal(err.text, "picture 1 has 1x2 pixels, the first 2x1: they cannot be joined");
+    image_release(&odd[1]);
+    for (int i = 0; i < 3; i++)
+        image_release(&pictures[i]);
+}
+
+static uint32_t little(const unsigned char *at, int bytes)
+{
+    uint32_t value = 0;
+    for (int i = 0; i < bytes; i++)
+        value |= (uint32_t)at[i] << (8 * i);
+    return value;
+}
+
+/* The frames of a WebP (its container's ANMF chunks) and the time of the first. */
+static int frames_of(const unsigned char *bytes, size_t size, uint32_t *ms, bool *xmp)
+{
+    int frames = 0;
+    *xmp = false;
+    for (size_t at = 12; at + 8 <= size;
+         at += 8 + little(bytes + at + 4, 4) + little(bytes + at + 4, 4) % 2) {
+        if (memcmp(bytes + at, "ANMF", 4) == 0 && frames++ == 0)
+            *ms = little(bytes + at + 8 + 12, 3);
+        *xmp |= memcmp(bytes + at, "XMP ", 4) == 0;
+    }
+    return frames;
+}
+
+static void animations(void **state)
+{
+    (void)state;
+    struct image pictures[3], first;
+    struct err err;
+    void *bytes;
+    size_t size;
+    uint32_t ms = 0;
+    bool xmp;
+    for (int i = 0; i < 3; i++)
+        fill(&pictures[i], 16, 16, (uint8_t)(80 * i));
+    assert_int_equal(image_animation(pictures, 3, 120, 100, &metadata, &bytes, &size, &err), 0);
+    assert_string_equal(image_media_type(bytes, size), "image/webp");
+    assert_int_equal(frames_of(bytes, size, &ms, &xmp), 3);
+    assert_int_equal(ms, 120);
+    assert_true(xmp);
+    assert_int_equal(image_decode(&first, bytes, size, &err), 0);
+    assert_int_equal(first.height, 16);
+    assert_memory_equal(first.pixels, pictures[0].pixels, 16 * 16 * 3);
+    image_release(&first);
+    free(bytes);
+    assert_int_equal(image_animation(pictures, 0, 120, 0, &metadata, &bytes, &size, &err),
+                     -ERR_INVALID_ARGUMENT);
+    for (int i = 0; i < 3; i++)
+        image_release(&pictures[i]);
+}
+
+static void media_types(void **state)
+{
+    (void)state;
+    struct image image;
+    struct err err;
+    make_image(&image, 8, 8);
+    for (int format = 0; format < IMAGE_FORMAT_COUNT; format++) {
+        void *bytes;
+        size_t size;
+        assert_int_equal(
+            image_encode(&image, (enum image_format)format, 0, &metadata, &bytes, &size, &err), 0);
+        assert_string_equal(image_media_type(bytes, size),
+                            image_format_mime((enum image_format)format));
+        free(bytes);
+    }
+    image_release(&image);
+    assert_string_equal(image_media_type("GIF89a", 6), "image/gif");
+    assert_string_equal(image_media_type("\0\0\0\x18"
+                                         "ftypheic",
+                                         12),
+                        "image/heic");
+    assert_null(image_media_type("GIF89", 5));
+    assert_null(image_media_type("", 0));
+}
+
 static void refusals(void **state)
 {
     (void)state;
@@ -568,6 +680,9 @@ int main(void)
         cmocka_unit_test(formats),
         cmocka_unit_test(full_quality_loses_nothing),
         cmocka_unit_test(long_prompts),
+        cmocka_unit_test(grids),
+        cmocka_unit_test(animations),
+        cmocka_unit_test(media_types),
         cmocka_unit_test(refusals),
         cmocka_unit_test(long_chunks),
         cmocka_unit_test(cut_files),

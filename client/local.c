@@ -1,32 +1,34 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * unclip generate: all stages in this process, without servers. The pictures are the cluster's,
- * byte for byte: the same job, the same tasks, the same stages, the same encoder.
+ * All stages of a job in this process, without servers: `unclip generate`, and the others with
+ * --local. The results are the cluster's, byte for byte: the same job, the same tasks, the same
+ * stages, the same encoder.
  */
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
 
 #include "client/artifact.h"
-#include "client/command.h"
 #include "client/local_model.h"
+#include "client/making.h"
 #include "client/progress.h"
-#include "client/request.h"
 #include "common/clock.h"
+#include "common/fetch.h"
+#include "common/http.h"
 #include "common/image.h"
 #include "common/memory.h"
 #include "common/picture.h"
+#include "stages/intake.h"
 #include "stages/stage.h"
 
-struct values {
-    struct request request; /* first: the shared tables' offsets are into it */
-    const char *out;
-    bool json, quiet, profile;
-};
+#define FOLDER "out" /* without -o */
 
 /* One run. */
 struct generation {
-    const struct values *values; /* borrowed */
+    const struct making *making; /* borrowed */
+    struct fetch fetch;
+    struct sheet sheet;
+    const char *out; /* borrowed */
     struct model_card card;
     struct job job;
     struct nn *nn;
@@ -39,12 +41,6 @@ struct generation {
     int hop;
 };
 
-static void defaults(void *values)
-{
-    request_init(&((struct values *)values)->request);
-    ((struct values *)values)->out = "out";
-}
-
 static int64_t now_ms(void)
 {
     return clock_monotonic_ms(clock_system());
@@ -54,7 +50,7 @@ static int64_t now_ms(void)
 
 static void show(struct generation *self)
 {
-    if (!self->values->quiet)
+    if (!self->making->quiet)
         progress_show(&self->screen, &self->progress, now_ms());
 }
 
@@ -72,12 +68,10 @@ static void set_phase(struct generation *self, enum stage_phase phase)
 static void on_step(void *context, int step, int steps)
 {
     struct generation *self = context;
-    struct task place = self->tasks[0];
 
     (void)steps;
-    place.hop = self->hop;
     self->progress.stages[self->hop].step = step;
-    self->progress.fraction = task_progress(&place, step);
+    self->progress.fraction = task_progress(&self->tasks[0], step);
     show(self);
 }
 
@@ -108,6 +102,31 @@ static void finish(struct generation *self)
     show(self);
 }
 
+/* --- pictures in --- */
+
+static int read_address(void *context, const char *address, void **bytes, size_t *size,
+                        struct err *err)
+{
+    const struct generation *self = context;
+    char *path = NULL;
+    if (strncmp(address, "file://", 7) != 0)
+        return fetch_address(&self->fetch, address, bytes, size, err);
+    int rc = artifact_path(address, &path, err); /* this process may read what its user may */
+    if (rc == 0)
+        rc = artifact_read(path, FETCH_BYTES_MAX, bytes, size, err);
+    free(path);
+    return rc;
+}
+
+static void take_in(struct generation *self)
+{
+    struct err err;
+    for (int i = 0; i < self->count; i++)
+        if (self->items[i].err.code == ERR_OK && intake_needed(&self->tasks[i]) &&
+            intake_fill(&self->items[i], &self->tasks[i], read_address, self, &err) < 0)
+            self->items[i].err = err;
+}
+
 /* --- the stages --- */
 
 static int run_stage(struct generation *self, struct stage_model *model, struct err *err)
@@ -124,6 +143,7 @@ static int run_stage(struct generation *self, struct stage_model *model, struct 
     return count ? stage_run(model, items, count, &settings, &watch, err) : 0;
 }
 
+/* A stage may come twice in a route: its times add up. */
 static int pass_stage(struct generation *self, struct err *err)
 {
     struct stage_model *model = NULL;
@@ -131,12 +151,15 @@ static int pass_stage(struct generation *self, struct err *err)
     int64_t began = now_ms();
 
     set_phase(self, PHASE_DOING);
+    for (int i = 0; i < self->count; i++)
+        self->tasks[i].hop = self->hop;
+    take_in(self);
     int rc = stage_open(&model, stage, self->card.path, self->nn, err);
-    self->load_ms[stage] = (double)(now_ms() - began);
+    self->load_ms[stage] += (double)(now_ms() - began);
     began = now_ms();
     if (rc == 0)
         rc = run_stage(self, model, err);
-    self->compute_ms[stage] = (double)(now_ms() - began);
+    self->compute_ms[stage] += (double)(now_ms() - began);
     stage_close(model);
     if (rc == 0) {
         on_step(self, self->job.route[self->hop].steps, 0);
@@ -145,44 +168,66 @@ static int pass_stage(struct generation *self, struct err *err)
     return rc;
 }
 
-/* --- the pictures --- */
+/* --- the results --- */
 
-static char *picture_path(const struct generation *self, int index)
+static bool makes_files(const struct generation *self)
 {
-    return xasprintf("%s/%d.png", self->values->out, index);
+    return self->job.type != JOB_SCORE;
 }
 
-static int write_picture(struct generation *self, int index, struct err *err)
+/* Whether it is a result: of best_of's pictures only the best are. */
+static bool is_kept(const struct generation *self, int index)
+{
+    const struct item *items = self->items;
+    int better = 0;
+    if (items[index].err.code != ERR_OK)
+        return false;
+    for (int i = 0; i < self->count; i++)
+        better +=
+            items[i].err.code == ERR_OK && (items[i].score > items[index].score ||
+                                            (items[i].score == items[index].score && i < index));
+    return self->job.keep == 0 || better < self->job.keep;
+}
+
+static char *result_path(const struct generation *self, int index)
+{
+    return xasprintf("%s/%d.%s", self->out, index, format_name(self->job.output.format));
+}
+
+static int write_result(struct generation *self, int index, struct err *err)
 {
     const struct item *item = &self->items[index];
     void *bytes = NULL;
     size_t size;
-    char *path = picture_path(self, index);
+    char *path = result_path(self, index);
     int rc = picture_encode(&self->tasks[index], item->image, item->image_size, &bytes, &size, err);
 
     if (rc == 0)
         rc = artifact_write(path, bytes, size, err);
+    if (rc == 0 && item->image && (self->making->sheet.grid || self->making->sheet.animation))
+        rc = sheet_add_floats(&self->sheet, item->image, item->image_size, err);
     free(bytes);
     free(path);
     return rc;
 }
 
-static int write_pictures(struct generation *self, struct err *err)
+static int write_results(struct generation *self, struct err *err)
 {
     int rc = 0;
-    for (int i = 0; i < self->count && rc == 0; i++)
-        if (self->items[i].err.code == ERR_OK)
-            rc = write_picture(self, i, err);
-    return rc;
+    for (int i = 0; i < self->count && rc == 0 && makes_files(self); i++)
+        if (is_kept(self, i))
+            rc = write_result(self, i, err);
+    return rc == 0 ? sheet_write(&self->sheet, &self->making->sheet, err) : rc;
 }
 
 /* --- the whole --- */
 
-static int plan(struct generation *self, const char *prompt, struct err *err)
+static int plan(struct generation *self, struct err *err)
 {
-    json_t *record = request_json(&self->values->request, prompt, NULL);
-    int rc = record ? request_check(record, &self->job, err)
-                    : err_set(err, ERR_INVALID_JOB, "the prompt is not valid UTF-8");
+    json_t *record = NULL;
+    int rc = request_json(&self->making->request, NULL, &record, err);
+    if (rc == 0)
+        rc = request_check(record, &self->job, err);
     json_decref(record);
     if (rc < 0)
         return rc;
@@ -205,28 +250,29 @@ static void make_items(struct generation *self)
     }
 }
 
-static int generate(struct generation *self, const struct config *config, const char *prompt,
-                    struct err *err)
+static int generate(struct generation *self, const struct config *config, struct err *err)
 {
     int rc = image_setup("unclip", err);
     if (rc == 0)
+        rc = http_setup(err);
+    if (rc == 0)
         rc = local_model_open(&self->card, config, err);
     if (rc == 0)
-        rc = plan(self, prompt, err);
-    if (rc == 0)
-        rc = folder_ready(self->values->out, err); /* before all the computing, not after it */
+        rc = plan(self, err);
+    if (rc == 0 && makes_files(self))
+        rc = folder_ready(self->out, err); /* before all the computing, not after it */
     if (rc == 0)
         rc = local_nn_open(&self->nn, config, err);
     if (rc < 0)
         return rc;
-    if (self->values->profile)
+    if (self->making->profile)
         nn_profile_start(self->nn);
     make_items(self);
     progress_begin(self);
     for (self->hop = 0; self->hop < self->job.hops && rc == 0; self->hop++)
         rc = pass_stage(self, err);
     if (rc == 0)
-        rc = write_pictures(self, err);
+        rc = write_results(self, err);
     if (rc == 0)
         finish(self);
     return rc;
@@ -238,6 +284,7 @@ static void generation_release(struct generation *self)
         item_release(&self->items[i]);
         task_release(&self->tasks[i]);
     }
+    sheet_release(&self->sheet);
     progress_close(&self->screen);
     nn_close(self->nn);
     job_release(&self->job);
@@ -261,12 +308,14 @@ static json_t *image_json(const struct generation *self, int index)
     const struct item *item = &self->items[index];
     json_t *out =
         json_pack("{s:i, s:I}", "index", index, "seed", (json_int_t)self->tasks[index].seed);
-    char *path = picture_path(self, index);
+    char *path = result_path(self, index);
 
-    if (item->err.code == ERR_OK)
-        json_object_set_new(out, "path", json_string(path));
-    else
+    if (item->err.code != ERR_OK)
         json_object_set_new(out, "error", json_string(item->err.text));
+    else if (makes_files(self) && is_kept(self, index))
+        json_object_set_new(out, "path", json_string(path));
+    if (item->has_score)
+        json_object_set_new(out, "score", json_real(item->score));
     json_object_set_new(out, "tokens_dropped", json_integer(item->tokens_dropped));
     json_object_set_new(out, "resized", json_boolean(item->resized));
     free(path);
@@ -289,11 +338,27 @@ static void print_json(const struct generation *self)
 static void print_paths(const struct generation *self)
 {
     for (int i = 0; i < self->count; i++) {
-        char *path = picture_path(self, i);
-        if (self->items[i].err.code == ERR_OK)
+        char *path = result_path(self, i);
+        if (is_kept(self, i))
             puts(path);
         free(path);
     }
+}
+
+static json_t *scores_json(const struct generation *self)
+{
+    json_t *scores = json_array();
+    for (int i = 0; i < self->count; i++)
+        json_array_append_new(scores, self->items[i].has_score ? json_real(self->items[i].score)
+                                                               : json_null());
+    return scores;
+}
+
+static void print_ranking(const struct invocation *invocation, const struct generation *self)
+{
+    json_t *scores = scores_json(self);
+    making_print_ranking(invocation, scores);
+    json_decref(scores);
 }
 
 static enum exit_code report(const struct invocation *invocation, const struct generation *self)
@@ -313,21 +378,25 @@ static enum exit_code report(const struct invocation *invocation, const struct g
             complain(invocation, "picture %d: %s", i, self->items[i].err.text);
             code = EXIT_FAILED;
         }
-    if (self->values->json)
+    if (self->making->json)
         print_json(self);
-    else
+    else if (makes_files(self))
         print_paths(self);
+    else
+        print_ranking(invocation, self);
     return code;
 }
 
-static enum exit_code run(const struct invocation *invocation)
+enum exit_code local_run(const struct invocation *invocation, struct making *making)
 {
     struct generation *self = xcalloc(1, sizeof *self);
     struct err err;
     enum exit_code code;
 
-    self->values = invocation->values;
-    if (generate(self, invocation->config, invocation->operands[0], &err) < 0)
+    self->making = making;
+    self->out = making->out ? making->out : FOLDER;
+    self->fetch.allowed = invocation->config->fetch;
+    if (generate(self, invocation->config, &err) < 0)
         code = complain_of(invocation, &err);
     else
         code = report(invocation, self);
@@ -337,37 +406,3 @@ static enum exit_code run(const struct invocation *invocation)
     free(self);
     return code;
 }
-
-#define AT(member) offsetof(struct values, member)
-
-static const struct option output_options[] = {
-    {"out", 'o', OPTION_TEXT, "DIR", 0, 0, "out", AT(out), "write the pictures to DIR/0.png, …"},
-    {"json", 0, OPTION_FLAG, NULL, 0, 0, NULL, AT(json),
-     "print request, pictures and milliseconds of each stage as JSON"},
-    {"quiet", 'q', OPTION_FLAG, NULL, 0, 0, NULL, AT(quiet), "show no progress"},
-    {"profile", 0, OPTION_FLAG, NULL, 0, 0, NULL, AT(profile),
-     "print where the time went, by op and shape, on stderr"},
-    {0},
-};
-
-static const struct option_group groups[] = {
-    {"The pictures", request_options},
-    {"How they are made", sampling_options},
-    {"Faster, but not the same pictures (docs/jobs.md)", faster_options},
-    {"Output", output_options},
-    {0},
-};
-
-const struct command generate_command = {
-    .name = "generate",
-    .operands = "PROMPT",
-    .least = 1,
-    .most = 1,
-    .summary = "make pictures in this process, without servers",
-    .details = "--model takes a name under --models, or the path of a model directory.\n",
-    .groups = groups,
-    .values_size = sizeof(struct values),
-    .defaults = defaults,
-    .settings = {"model", "models", "dtype", "threads"},
-    .run = run,
-};

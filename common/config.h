@@ -46,7 +46,7 @@ enum config_kind { CONFIG_STRING, CONFIG_INTEGER, CONFIG_FLAG };
       "model of jobs that name none")                                                              \
     X(fetch, "fetch", CONFIG_STRING, "public", 0, 0, "off or public,host:port,…",                  \
       CONFIG_WORKER | CONFIG_CLIENT,                                                               \
-      "servers that jobs' pictures may come from: public, and those named")                      \
+      "servers that pictures may come from: public, and those named")                            \
     X(dtype, "dtype", CONFIG_STRING, "auto", 0, 0, "auto|f32|bf16", CONFIG_WORKER | CONFIG_CLIENT, \
       "number format to compute in; auto takes bf16 where the CPU has it")                         \
     X(threads, "threads", CONFIG_INTEGER, "0", 0, 1024, "threads", CONFIG_WORKER | CONFIG_CLIENT,  \

@@ -4,11 +4,11 @@
  * predict and the scheduler take a step (UnCLIPPipeline.__call__, diffusers 0.33.1). An item that
  * fails or is stopped leaves the batch; the others go on and get the same bytes as without it.
  *
- * Pictures may begin at something else than noise (settings->start), each at the stage's size:
- *   START_INVERSION  the item's source walked back to noise by DDIM, INVERSION_PASSES forward
- * passes a step, without guidance START_PICTURE    the source under the noise of the step that
- * int(steps * strength) steps remain from, as in diffusers' img2img pipelines (SDEdit, arXiv
- * 2108.01073); with all of the steps it is noise alone, with none the source itself
+ * Pictures may begin at something else than noise (settings->start), each at the stage's size.
+ * START_INVERSION walks the item's source back to noise by DDIM, without guidance, with at most
+ * INVERSION_PASSES forward passes a step. START_PICTURE takes the source under the noise of the
+ * step that int(steps * strength) steps remain from, as diffusers' img2img pipelines (SDEdit, arXiv
+ * 2108.01073); with all of the steps it is noise alone, with none the source itself.
  *
  * An item with a mask is inpainted (RePaint, arXiv 2201.09865): what each step has made of the kept
  * pixels is replaced by the source under the next level's noise; and each step but the last is
@@ -32,18 +32,18 @@
 #include "stages/stage.h"
 
 /* Most passes of the network in a step of an inversion, and the move of a value that ends it. */
-#define INVERSION_PASSES 16
-#define INVERSION_NEAR   1e-5
+#define INVERSION_PASSES 6
+#define INVERSION_NEAR   1e-5f
 
 /* One item's state in the loop. Buffers are the loop's; values = pixels · channels each. */
 struct latent {
     struct item *item;
-    size_t index;     /* of the item in the batch: where `predict` keeps what it needs for it */
-    float *x;         /* [pixels, channels]: noisy, and at the end the result */
-    float *noise;     /* [pixels, channels] */
-    float *output;    /* [pixels, channels]: what the network predicts */
-    float *variance;  /* the same; NULL unless scheduler_needs_variance() */
-    float *predicted; /* of the last step; NULL unless scheduler_needs_history() or previewed */
+    size_t index;      /* of the item in the batch: where `predict` keeps what it needs for it */
+    float *x;          /* [pixels, channels]: noisy, and at the end the result */
+    float *noise;      /* [pixels, channels] */
+    float *output;     /* [pixels, channels]: what the network predicts */
+    float *variance;   /* the same; NULL unless scheduler_needs_variance() */
+    float *predicted;  /* of the last step; NULL unless scheduler_needs_history() or previewed */
     struct source_view source; /* zeroed where the item needs none */
     void *deep; /* [deep_bytes]: `predict` keeps there what later steps use again; or NULL */
 };

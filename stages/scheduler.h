@@ -113,11 +113,11 @@ void scheduler_inversion_step(const struct scheduler *scheduler, int i, const fl
 /*
  * The step solved instead of taken: guess [count], which begins as what scheduler_inversion_step()
  * makes of the last output, is moved towards the `next` from which DDIM comes to `sample`;
- * model_output is the network's for guess. Returns the root of the mean squared move, which tells
- * when it is near enough. Plain steps give a picture back at some 15 dB.
+ * model_output is the network's for guess. Returns the largest move of a value, which tells when
+ * it is near enough. Plain steps give a picture back at some 15 dB.
  */
-double scheduler_inversion_refine(const struct scheduler *scheduler, int i,
-                                  const float *model_output, const float *sample, float *guess,
-                                  size_t count);
+float scheduler_inversion_refine(const struct scheduler *scheduler, int i,
+                                 const float *model_output, const float *sample, float *guess,
+                                 size_t count);
 
 #endif

@@ -289,22 +289,22 @@ void scheduler_inversion_step(const struct scheduler *scheduler, int i, const fl
  * the end of the noise it returns about what it is given, and the step weighs that by -slope, which
  * is beyond -1. Moving 1 / (1 + slope) of the way undoes just that. A predicted noise needs none.
  */
-double scheduler_inversion_refine(const struct scheduler *scheduler, int i,
-                                  const float *model_output, const float *sample, float *guess,
-                                  size_t count)
+float scheduler_inversion_refine(const struct scheduler *scheduler, int i,
+                                 const float *model_output, const float *sample, float *guess,
+                                 size_t count)
 {
     struct ddim_move k = inversion_move(scheduler, i);
     struct reading reading = read_output(scheduler, k.alpha, k.sigma, model_output, sample, count);
     bool picture = scheduler->prediction == PREDICTION_SAMPLE;
     float slope = picture ? fabsf(k.direction / k.sigma * k.alpha - k.alpha_next) : 0;
-    double sum = 0;
+    float most = 0;
     for (size_t j = 0; j < count; j++) {
         float given = predict(&reading, model_output[j], sample[j]);
         float move = (ddim_mix(&k, given, sample[j]) - guess[j]) / (1.0f + slope);
         guess[j] += move;
-        sum += (double)move * (double)move;
+        most = fmaxf(most, fabsf(move));
     }
-    return sqrt(sum / (double)count);
+    return most;
 }
 
 /* ---- dpm-solver++ ---- */

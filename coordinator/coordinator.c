@@ -28,6 +28,7 @@
 #include "common/log.h"
 #include "common/memory.h"
 #include "common/redis.h"
+#include "common/storage.h"
 #include "coordinator/handle.h"
 #include "coordinator/records.h"
 #include "coordinator/view.h"
@@ -52,6 +53,7 @@ struct coordinator {
     char name[32]; /* "coordinator-0" */
     struct kafka *kafka;
     struct redis *redis;
+    struct storage *storage;
     struct ledger *ledger;
     struct planner planner;
     struct retry retry;
@@ -445,11 +447,13 @@ static int coordinator_open(struct coordinator *self, const struct config *confi
         .max_ms = config->retry_max_ms,
         .state = (uint64_t)planner_seed(),
     };
-    self->handler =
-        (struct handler){self->ledger, &self->planner, self->name, &self->retry, &self->rates};
-    int rc = redis_open(&self->redis, config->redis, self->clock, err);
+    int rc = storage_open(&self->storage, config->artifacts, err);
+    if (rc == 0)
+        rc = redis_open(&self->redis, config->redis, self->clock, err);
     if (rc < 0)
         return rc;
+    self->handler = (struct handler){self->ledger, &self->planner, self->name,
+                                     &self->retry, &self->rates,   self->storage};
     self->view = view_new(&(struct view_options){
         .redis = self->redis,
         .ledger = self->ledger,
@@ -474,6 +478,7 @@ static void coordinator_close(struct coordinator *self)
     ledger_free(self->ledger);
     json_decref(self->newer);
     redis_close(self->redis);
+    storage_close(self->storage);
     planner_release(&self->planner);
 }
 

@@ -19,6 +19,7 @@
 #include "common/memory.h"
 #include "common/safetensors.h"
 #include "common/utf8.h"
+#include "coordinator/inputs.h"
 #include "coordinator/records.h"
 
 #define CREATED_PAST_MS (7 * 86400000LL) /* older producers' clocks are not believed */
@@ -128,6 +129,8 @@ static void job_refuse(struct turn *turn, struct job *job, bool readable, uint64
     dead_letter(turn, job->id, err);
     if (!*job->id)
         return;
+    if (readable)
+        inputs_hide(job);
     struct live_job *live =
         ledger_add(turn->ledger, turn->home, job, readable, digest, created_at(turn));
     char *message = utf8_clean(err->text, strlen(err->text));
@@ -199,7 +202,8 @@ static void new_job(struct turn *turn, struct job *job, uint64_t digest)
     struct err err;
 
     if (planner_complete(turn->handler->planner, job, &err) < 0 ||
-        ledger_check(turn->ledger, turn->home, job->task_class, job->client, &err) < 0)
+        ledger_check(turn->ledger, turn->home, job->task_class, job->client, &err) < 0 ||
+        inputs_store(turn->handler->storage, job, &err) < 0)
         job_refuse(turn, job, true, digest, &err);
     else
         job_accept(turn, job, digest);

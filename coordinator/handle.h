@@ -10,6 +10,7 @@
 #include <stdint.h>
 
 #include "common/kafka.h"
+#include "common/storage.h"
 #include "coordinator/ledger.h"
 #include "coordinator/outbox.h"
 #include "coordinator/planner.h"
@@ -24,6 +25,7 @@ struct handler {
     const char *name;        /* of this coordinator, for dead letters: "coordinator-0" */
     struct retry *retry;     /* borrowed */
     struct rates *rates;     /* borrowed: what events tell of the pace */
+    struct storage *storage; /* borrowed: takes the pictures that jobs bring along */
 };
 
 /*

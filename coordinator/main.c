@@ -9,6 +9,7 @@
 
 #include "common/config.h"
 #include "common/fault.h"
+#include "common/http.h"
 #include "common/kafka.h"
 #include "common/log.h"
 #include "common/memory.h"
@@ -73,7 +74,7 @@ static int run(const struct config *config)
     /* One arena: what librdkafka's threads read and free is what waiting jobs are then kept in. */
     mallopt(M_ARENA_MAX, 1);
     catch_signals();
-    if (coordinator_run(config, &stop, &err) < 0) {
+    if (http_setup(&err) < 0 || coordinator_run(config, &stop, &err) < 0) {
         log_error("%s", err.text);
         return 1;
     }

@@ -2,7 +2,7 @@
 # unclip's own processes: the coordinator and a pool of workers per stage. A process is one slot of
 # one of them, and its slot, a stable number from 0, makes its name: decoder-1.
 
-POOLS=(coordinator text-encode prior decoder upsampler-1 upsampler-2)
+POOLS=(coordinator text-encode prior image-encode decoder upsampler-1 upsampler-2)
 
 pool_known() { [[ " ${POOLS[*]} " == *" $1 "* ]]; }
 

@@ -53,7 +53,7 @@ static inline void fixture_init(struct fixture *fixture)
     fixture->planner.seed = fixture_seed;
     fixture->retry = (struct retry){.limit = 2, .base_ms = 1000, .max_ms = 60000, .state = 1};
     fixture->handler = (struct handler){fixture->ledger, &fixture->planner, "coordinator-0",
-                                        &fixture->retry, &fixture->rates};
+                                        &fixture->retry, &fixture->rates,   NULL};
     fixture->now_ms = NOW;
 }
 

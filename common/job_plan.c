@@ -76,10 +76,11 @@ static void complete_hop(const struct job *job, struct hop *hop, const struct mo
         hop->steps = (short)card->steps[hop->stage];
     if (hop->steps == 0)
         *hop = (struct hop){.stage = hop->stage};
+    bool inverted = job->start == START_INVERSION && hop->stage == STAGE_DECODER;
     if (!stage_has_guidance(hop->stage))
         hop->guidance = 0;
-    else if (hop->guidance < 0)
-        hop->guidance = (float)card->guidance[hop->stage];
+    else if (hop->guidance < 0) /* guidance would lead away from what was inverted without it */
+        hop->guidance = inverted ? 1 : (float)card->guidance[hop->stage];
     if (hop->stage == STAGE_PRIOR) {
         hop->prior = job->prior;
         hop->candidates = job->candidates > 1 ? (unsigned)job->candidates : 0;

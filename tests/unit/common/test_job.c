@@ -428,6 +428,30 @@ static void every_kind_has_its_route(void **state)
     }
 }
 
+/* What is inverted without guidance comes back without; one that is asked for stays. */
+static void an_inversion_goes_by_ddim_and_unguided(void **state)
+{
+    (void)state;
+    struct model_card card = emoji;
+    card.has_image_encoder = true;
+    for (int asked = 0; asked < 2; asked++) {
+        struct job job;
+        struct err err;
+        char *record = xasprintf("{\"version\":1,\"type\":\"variation\",\"image\":\"x\","
+                                 "\"start\":\"inversion\",\"size\":256%s}",
+                                 asked ? ",\"guidance\":{\"decoder\":3}" : "");
+        assert_int_equal(parse(&job, "a", record, &err), 0);
+        assert_int_equal(job_plan(&job, &card, &err), 0);
+        assert_int_equal(job.hops, 4);
+        assert_true(job.route[2].guidance == (asked ? 3 : 1));
+        assert_int_equal(job.route[2].sampler, SAMPLER_DDIM);
+        assert_int_equal(job.route[3].sampler, SAMPLER_DDIM);
+        assert_int_equal(job.route[3].start, START_INVERSION);
+        job_release(&job);
+        free(record);
+    }
+}
+
 static void kinds_that_cannot_be(void **state)
 {
     (void)state;
@@ -530,6 +554,7 @@ int main(void)
         cmocka_unit_test(refused_samplers),
         cmocka_unit_test(json_round_trip),
         cmocka_unit_test(every_kind_has_its_route),
+        cmocka_unit_test(an_inversion_goes_by_ddim_and_unguided),
         cmocka_unit_test(kinds_that_cannot_be),
         cmocka_unit_test(frames_and_inputs_become_tasks),
     };

@@ -46,7 +46,7 @@ enum config_kind { CONFIG_STRING, CONFIG_INTEGER, CONFIG_FLAG };
       "model of jobs that name none")                                                              \
     X(fetch, "fetch", CONFIG_STRING, "public", 0, 0, "off or public,host:port,…",                  \
       CONFIG_WORKER | CONFIG_CLIENT,                                                               \
-      "servers that pictures may come from: public, and those named")                            \
+      "servers that pictures may come from: public, and those named")                              \
     X(dtype, "dtype", CONFIG_STRING, "auto", 0, 0, "auto|f32|bf16", CONFIG_WORKER | CONFIG_CLIENT, \
       "number format to compute in; auto takes bf16 where the CPU has it")                         \
     X(threads, "threads", CONFIG_INTEGER, "0", 0, 1024, "threads", CONFIG_WORKER | CONFIG_CLIENT,  \
@@ -58,7 +58,7 @@ enum config_kind { CONFIG_STRING, CONFIG_INTEGER, CONFIG_FLAG };
     X(batch, "batch", CONFIG_INTEGER, "8", 1, 1024, "tasks", CONFIG_WORKER,                        \
       "most tasks in one forward pass")                                                            \
     X(linger_ms, "linger-ms", CONFIG_INTEGER, "2", 0, 10000, "ms", CONFIG_WORKER,                  \
-      "longest wait for a batch to fill, and at most a tenth of what the last pass took")          \
+      "longest wait for a batch to fill; for a single picture, a tenth of the last pass at most")  \
     X(bulk_share, "bulk-share", CONFIG_INTEGER, "20", 1, 100, "percent", CONFIG_WORKER,            \
       "share of batches that take bulk tasks first")                                               \
     X(bulk_batch_ms, "bulk-batch-ms", CONFIG_INTEGER, "250", 1, 3600000, "ms", CONFIG_WORKER,      \

@@ -124,8 +124,20 @@ static void choose(const struct batcher *batcher, bool *chosen)
     choose_class(batcher, first == CLASS_BULK ? CLASS_INTERACTIVE : CLASS_BULK, lead, &choice);
 }
 
+/* A job's pictures come within a moment of each other, and what is torn apart here stays so at all
+   later stages. */
+static bool siblings_come(const struct batcher *batcher)
+{
+    for (size_t i = 0; i < batcher->count; i++)
+        if (batcher->waiting[i].task && batcher->waiting[i].task->images > 1)
+            return true;
+    return false;
+}
+
 static int64_t linger(const struct batcher *batcher)
 {
+    if (siblings_come(batcher))
+        return batcher->linger_ms;
     int64_t most = batcher->pass_ms < 0 ? batcher->linger_ms : batcher->pass_ms / LINGER_SHARE;
     return most < batcher->linger_ms ? most : batcher->linger_ms;
 }

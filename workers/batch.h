@@ -11,17 +11,7 @@
  * A task that is `alone` shares its pass with no other.
  *
  * Waiting for company saves at most a pass, so it may cost at most a tenth of what the last one
- * took.
- *
- * Interactive tasks come first, but for the bulk share: that many of 100 batches, evenly spread,
- * prefer bulk tasks. A batch whose class runs out is filled up with the other one's.
- *
- * A batch is not interrupted, so an interactive task may have to wait for one that has bulk tasks:
- * these are kept to `bulk_ms`, by how long the last ones took. Bulk tasks join a batch only while
- * it is smaller than `bulk_capacity`, which starts at one for each of the `ranks` that share the
- * batch, at most doubles from a batch to the next, and never falls below where it started. Time is
- * taken to grow with the tasks of a rank, each rank having as many: where it grows less, the limit
- * is kept but not used up. A picture's bytes do not depend on its batch, so only time changes.
+ * took; only a job's pictures are waited for in full, since they come together.
  */
 #ifndef UNCLIP_WORKERS_BATCH_H
 #define UNCLIP_WORKERS_BATCH_H

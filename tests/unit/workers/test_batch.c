@@ -91,6 +91,9 @@ static void linger_is_short_where_passes_are(void **state)
     assert_int_equal(batcher_due(&batcher, 101), 1);
     batcher_passed(&batcher, 1000 * LINGER_MS);
     assert_int_equal(batcher_due(&batcher, 100), LINGER_MS);
+    batcher_passed(&batcher, 0);
+    add(&batcher, CLASS_INTERACTIVE, 1, 25, 100)->images = 4;
+    assert_int_equal(batcher_due(&batcher, 100), LINGER_MS);
     batcher_release(&batcher);
 }
 

@@ -16,6 +16,8 @@
 #include "common/redis.h"
 #include "coordinator/coordinator.h"
 
+#define LARGE_BYTES (64 << 10)
+
 static volatile sig_atomic_t stop;
 
 static void on_signal(int number)
@@ -59,6 +61,14 @@ static int misuse(const char *reason)
     return 2;
 }
 
+/* What librdkafka's threads take for a while is not to stay beside the jobs that wait: small pieces
+   are of one arena, and become jobs; large ones go back to the system. */
+static void keep_memory_small(void)
+{
+    mallopt(M_ARENA_MAX, 1);
+    mallopt(M_MMAP_THRESHOLD, LARGE_BYTES);
+}
+
 static int run(const struct config *config)
 {
     struct err err;
@@ -71,8 +81,7 @@ static int run(const struct config *config)
     log_init(who, level);
     if (fault_open(FAULT_COORDINATOR, &err) < 0)
         return misuse(err.text);
-    /* One arena: what librdkafka's threads read and free is what waiting jobs are then kept in. */
-    mallopt(M_ARENA_MAX, 1);
+    keep_memory_small();
     catch_signals();
     if (http_setup(&err) < 0 || coordinator_run(config, &stop, &err) < 0) {
         log_error("%s", err.text);

@@ -13,6 +13,7 @@
 #include "client/making.h"
 #include "client/progress.h"
 #include "common/clock.h"
+#include "common/embedding.h"
 #include "common/fetch.h"
 #include "common/http.h"
 #include "common/image.h"
@@ -194,13 +195,25 @@ static char *result_path(const struct generation *self, int index)
     return xasprintf("%s/%d.%s", self->out, index, format_name(self->job.output.format));
 }
 
+static int encode_result(const struct generation *self, int index, void **bytes, size_t *size,
+                         struct err *err)
+{
+    const struct task *task = &self->tasks[index];
+    const struct item *item = &self->items[index];
+    if (self->job.type != JOB_EMBED)
+        return picture_encode(task, item->image, item->image_size, bytes, size, err);
+    const float *embed = item_embedding(item);
+    BUG_ON(!embed); /* or the item has failed */
+    return embedding_encode(task, embed, item->embed_dim, bytes, size, err);
+}
+
 static int write_result(struct generation *self, int index, struct err *err)
 {
     const struct item *item = &self->items[index];
     void *bytes = NULL;
     size_t size;
     char *path = result_path(self, index);
-    int rc = picture_encode(&self->tasks[index], item->image, item->image_size, &bytes, &size, err);
+    int rc = encode_result(self, index, &bytes, &size, err);
 
     if (rc == 0)
         rc = artifact_write(path, bytes, size, err);

@@ -151,7 +151,7 @@ static enum exit_code conclude(const struct invocation *invocation, const json_t
 {
     const struct making *making = invocation->values;
     report(status);
-    enum exit_code code = bring(invocation, status);
+    enum exit_code code = making->request.type == JOB_SCORE ? EXIT_OK : bring(invocation, status);
     if (status_state(status) != JOB_SUCCEEDED) {
         complain(invocation, "the job %s: %s", status_text(status, "state"),
                  status_text(status, "error_message"));

@@ -129,7 +129,8 @@ double task_progress(const struct task *task, int step);
 
 /*
  * For the picture's metadata: A1111's infotext, and a job record (JSON) that makes this one picture
- * again. Neither holds an id or a time, so that the same picture has the same bytes. Owned strings.
+ * again; pictures that it was made from are in it only where they have a URL of the web. Neither
+ * holds an id or a time, so that the same picture has the same bytes. Owned strings.
  */
 char *task_infotext(const struct task *task);
 char *task_request_json(const struct task *task);

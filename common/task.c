@@ -370,11 +370,31 @@ char *task_infotext(const struct task *task)
     return text;
 }
 
+/* Stored pictures have names with ids in them, and those in data URLs are large: of both it says
+   only that there was one. */
+static void hide_address(char **address)
+{
+    if (!*address || strncmp(*address, "http", 4) == 0)
+        return;
+    free(*address);
+    *address = xstrdup("data:,");
+}
+
+static void copy_sources(struct sources *to, const struct sources *from)
+{
+    sources_copy(to, from);
+    hide_address(&to->image);
+    hide_address(&to->mask);
+    for (int i = 0; i < to->count; i++)
+        hide_address(&to->inputs[i].image);
+}
+
 /* The job that makes this picture alone: of frames, a mixture or a turn of its own. */
 char *task_request_json(const struct task *task)
 {
     const struct hop *prior = find_hop(task, STAGE_PRIOR), *decoder = find_hop(task, STAGE_DECODER);
-    struct sources sources = task->sources;
+    struct sources sources;
+    copy_sources(&sources, &task->sources);
     struct job job = {
         .type = task->type,
         .prompt = task->prompt,
@@ -399,5 +419,6 @@ char *task_request_json(const struct task *task)
     json_object_del(record, "class");
     char *text = json_dumps(record, JSON_COMPACT);
     json_decref(record);
+    sources_release(&sources);
     return text;
 }

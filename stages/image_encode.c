@@ -145,6 +145,8 @@ static uint8_t *to_bytes(const float *image, int size)
 /* Makes the finished picture an input. */
 static void take_finished(struct item *item)
 {
+    free(item->inputs[0].pixels); /* where one process has all stages, it may have been made of one */
+    free(item->inputs[0].embed);
     item->inputs[0] = (struct item_input){.pixels = to_bytes(item->image, item->image_size),
                                           .width = item->image_size,
                                           .height = item->image_size,

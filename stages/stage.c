@@ -147,6 +147,15 @@ int item_copy_text(struct item *to, const struct item *from, struct err *err)
     return err_set(err, ERR_OUT_OF_MEMORY, "no memory for an embedding");
 }
 
+const float *item_embedding(const struct item *item)
+{
+    if (item->text_count == 0)
+        return item->image_embed;
+    return item->text_embed && item->text_rows > ITEM_ROWS
+               ? item->text_embed + (size_t)ITEM_ROWS * (size_t)item->embed_dim
+               : NULL;
+}
+
 bool item_live(const struct item *item)
 {
     return item->err.code == ERR_OK;

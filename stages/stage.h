@@ -90,6 +90,8 @@ struct task;
 /* The item of a task that is at its hop; the strings are the task's. */
 void item_begin(struct item *item, const struct task *task);
 void item_release(struct item *item);
+/* What an embed task is for, [embed_dim], borrowed: of its text, else of its picture; NULL: none. */
+const float *item_embedding(const struct item *item);
 /* Whether their texts are the same and are read alike, so that so are their text tensors. */
 bool item_same_text(const struct item *a, const struct item *b);
 /* Copies the text tensors, which `to` has not yet, from an item of the same text.

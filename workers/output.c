@@ -21,7 +21,6 @@
 #include "common/picture.h"
 
 #define ATTEMPT_MAX 1000 /* as in the schemas */
-#define TEXT_ROW    2    /* of item.texts; before it stand the prompts */
 
 static void add(struct parcel *parcel, const struct kafka_output *output)
 {
@@ -53,13 +52,10 @@ static bool makes_picture(const struct task *task)
 static int encode_embedding(const struct parcel *parcel, void **bytes, size_t *size,
                             struct err *err)
 {
-    const struct item *item = &parcel->item;
-    const float *embed = item->image_embed;
-    if (item->text_count > 0 && item->text_embed && item->text_rows > TEXT_ROW)
-        embed = item->text_embed + (size_t)TEXT_ROW * (size_t)item->embed_dim;
-    else if (item->text_count > 0 || !embed)
+    const float *embed = item_embedding(&parcel->item);
+    if (!embed)
         return err_set(err, ERR_INVALID_RECORD, "the route ends without an embedding");
-    return embedding_encode(&parcel->task, embed, item->embed_dim, bytes, size, err);
+    return embedding_encode(&parcel->task, embed, parcel->item.embed_dim, bytes, size, err);
 }
 
 static int encode_product(const struct output *output, const struct parcel *parcel, void **bytes,

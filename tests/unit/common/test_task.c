@@ -285,9 +285,40 @@ static void request_is_a_job(void **state)
     task_release(&again);
 }
 
+/* What a picture was made from is told by URLs of the web alone. */
+static void request_of_sources(void **state)
+{
+    (void)state;
+    static const char *const cases[][2] = {
+        {"https://example.org/a.png", "https://example.org/a.png"},
+        {"data:image/png;base64,AAAA", "data:,"},
+        {"file:///store/job-7/image.png", "data:,"},
+        {"s3://bucket/job-7/image.png", "data:,"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct job_input input = {.image = (char *)cases[i][0], .weight = 1};
+        struct task task = {
+            .type = JOB_VARIATION,
+            .prompt = (char[]){""},
+            .negative_prompt = (char[]){""},
+            .model = "emoji",
+            .sources = {.inputs = &input, .count = 1, .image = (char *)cases[i][0]},
+        };
+        char *text = task_request_json(&task);
+        json_t *record = json_loads(text, 0, NULL);
+        assert_string_equal(json_string_value(json_object_get(record, "image")), cases[i][1]);
+        json_t *first = json_array_get(json_object_get(record, "inputs"), 0);
+        assert_string_equal(json_string_value(json_object_get(first, "image")), cases[i][1]);
+        assert_string_equal(input.image, cases[i][0]); /* the task keeps its own */
+        json_decref(record);
+        free(text);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(request_of_sources),
         cmocka_unit_test(json_round_trip),
         cmocka_unit_test(sampling_travels),
         cmocka_unit_test(refusals),

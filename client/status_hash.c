@@ -29,13 +29,17 @@ static const struct {
     {"step", FIELD_INTEGER},        {"steps", FIELD_INTEGER},
     {"progress", FIELD_NUMBER},     {"images_total", FIELD_INTEGER},
     {"images_done", FIELD_INTEGER}, {"images_failed", FIELD_INTEGER},
-    {"results", FIELD_JSON},        {"route", FIELD_JSON},
+    {"results", FIELD_JSON},        {"scores", FIELD_JSON},
+    {"best", FIELD_JSON},           {"route", FIELD_JSON},
     {"timings", FIELD_JSON},        {"notices", FIELD_JSON},
     {"error_code", FIELD_TEXT},     {"error_message", FIELD_TEXT},
     {"attempts", FIELD_INTEGER},    {"retry_at", FIELD_TEXT},
     {"partition", FIELD_INTEGER},   {"queue_ticket", FIELD_INTEGER},
     {"work_ms", FIELD_INTEGER},
 };
+#define X(...) +1
+_Static_assert(sizeof fields / sizeof *fields == 1 JOB_FIELD_TABLE(X), "all, and the route");
+#undef X
 
 static json_t *clean_string(const char *text)
 {

@@ -301,6 +301,35 @@ static void test_schema_members(void **state)
     }
 }
 
+/* Each JSON example of docs/jobs.md is a job that a coordinator takes. */
+static void test_examples_of_the_document(void **state)
+{
+    static const char fence[] = "```json\n";
+    char *text = NULL, *at;
+    size_t size = 0;
+    bool seen[JOB_TYPE_COUNT] = {false};
+    (void)state;
+    FILE *file = fopen(SOURCE_DIR "/docs/jobs.md", "r");
+    assert_non_null(file);
+    assert_true(getdelim(&text, &size, 0, file) > 0);
+    fclose(file);
+    for (at = text; (at = strstr(at, fence)); at++) {
+        struct job job;
+        struct err err;
+        json_t *record = json_loads(at + strlen(fence), JSON_DISABLE_EOF_CHECK, NULL);
+        assert_non_null(record);
+        if (request_check(record, &job, &err) != 0)
+            fail_msg("an example of docs/jobs.md: %s", err.text);
+        seen[job.type] = true;
+        job_release(&job);
+        json_decref(record);
+    }
+    for (enum job_type type = 0; type < JOB_CANCEL; type++)
+        if (!seen[type])
+            fail_msg("docs/jobs.md has no example of %s", job_type_name(type));
+    free(text);
+}
+
 static void test_ids(void **state)
 {
     static const unsigned char zero[10] = {0},
@@ -454,6 +483,7 @@ int main(void)
         cmocka_unit_test(test_weights),
         cmocka_unit_test(test_options_and_schemas),
         cmocka_unit_test(test_schema_members),
+        cmocka_unit_test(test_examples_of_the_document),
         cmocka_unit_test(test_ids),
         cmocka_unit_test(test_quoting),
         cmocka_unit_test(test_command_lines),

@@ -11,7 +11,7 @@ state_of() { cluster status --json | jq -r --arg name "$1" '.processes[] | selec
 
 cluster up
 expect "names" "$(cluster status --json | jq -r '[.processes[].name] | join(" ")')" \
-  "kafka redis coordinator-0 decoder-0 prior-0 text-encode-0 upsampler-1-0 upsampler-2-0"
+  "kafka redis coordinator-0 decoder-0 image-encode-0 prior-0 text-encode-0 upsampler-1-0 upsampler-2-0"
 expect "states" "$(cluster status --json | jq -r '[.processes[].state] | unique | join(" ")')" running
 eval "$(cluster env)"
 

@@ -4,9 +4,9 @@
 source "$(dirname "$0")/lib.sh"
 unset UNCLIP_HOME # what it leaves in the topics, no other test could read
 use_cluster
-readonly STAGES=(text-encode prior decoder upsampler-1 upsampler-2)
+readonly STAGES=(text-encode prior image-encode decoder upsampler-1 upsampler-2)
 
-pids() { (cd "$UNCLIP_HOME/run" && grep . ./*.pid | grep -E 'coordinator|text-|prior|decoder|upsampler' | sort); }
+pids() { (cd "$UNCLIP_HOME/run" && grep . ./*.pid | grep -E 'coordinator|text-|prior|image-|decoder|upsampler' | sort); }
 
 # send TOPIC KEY [HEADER] FILE...: one record of each file
 send() {
@@ -39,7 +39,8 @@ json=("$(bad deep)" "$(bad newer)" "$(bad long-number)")
 task() {
   jq -c --arg stage "$1" --arg class "$2" --arg job "$RUN-ghost" '
     .job = $job | .class = $class | .home = 0 | .size = 1024 |
-    .route = [{stage: "text-encode", steps: 0, guidance: 0}, ({stage: ("prior", "decoder"), steps: 2, guidance: 2}),
+    .route = [{stage: "text-encode", steps: 0, guidance: 0}, {stage: "prior", steps: 2, guidance: 2},
+      {stage: "image-encode", steps: 0, guidance: 0}, {stage: "decoder", steps: 2, guidance: 2},
       ({stage: ("upsampler-1", "upsampler-2"), steps: 2, guidance: 0})] |
     .hop = ([.route[].stage] | index($stage)) | . + '"${3:-{\}}" "$ROOT/schemas/examples/task.json"
 }
@@ -82,9 +83,9 @@ have_all() {
   done
 }
 within 120 have_all || fail "dead letters, by topic: $(xargs <"$WORK/letters")"
-expect "the number of dead letters" "$(letters | wc -l)" $((130 + 8 + 7))
+expect "the number of dead letters" "$(letters | wc -l)" $((156 + 8 + 7))
 "$UNCLIP_BIN/unclip" dlq list --limit 1000 >"$WORK/list" 2>"$WORK/said" || fail "unclip dlq list: $(cat "$WORK/said")"
-(($(wc -l <"$WORK/list") > 145)) || fail "unclip dlq list shows $(wc -l <"$WORK/list") lines"
+(($(wc -l <"$WORK/list") > 170)) || fail "unclip dlq list shows $(wc -l <"$WORK/list") lines"
 
 # what a coordinator reads when it takes over: it says what it cannot read, and goes on
 for topic in unclip.state unclip.results; do

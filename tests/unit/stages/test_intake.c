@@ -303,6 +303,43 @@ static void failures_name_the_input(void **state)
     end(&bench);
 }
 
+/* A picture of side x side, one bit a pixel. */
+static void put_large(int slot, const char *name, uint32_t side)
+{
+    struct png_file *png = &files[slot].png;
+    size_t size = (size_t)side * (1 + (side + 7) / 8);
+    uint8_t *rows = xcalloc(1, size);
+    unsigned char packed[16000];
+    uLongf length = sizeof packed;
+    assert_int_equal(compress2(packed, &length, rows, size, 9), Z_OK);
+    png_start(png, side, side, 1, 0);
+    png_put_chunk(png, "IDAT", packed, length);
+    png_put_chunk(png, "IEND", NULL, 0);
+    files[slot].name = name;
+    free(rows);
+}
+
+static void pixels_of_all_inputs_are_bounded(void **state)
+{
+    (void)state;
+    struct bench bench;
+    put_large(0, "a", 4500);
+    put_file(1, "b", 3, 3, opaque);
+    for (int small = 1; small >= 0; small--) {
+        begin(&bench, JOB_INTERPOLATE, SIDE);
+        bench.task.sources.inputs = xcalloc(2, sizeof *bench.task.sources.inputs);
+        bench.task.sources.count = 2;
+        bench.task.sources.inputs[0] = (struct job_input){.image = xstrdup("a"), .weight = 1};
+        bench.task.sources.inputs[1] =
+            (struct job_input){.image = xstrdup(small ? "b" : "a"), .weight = 1};
+        if (small)
+            assert_int_equal(fill(&bench), 0);
+        else
+            expect_refusal(&bench, ERR_TOO_LARGE, "37748736 pixels together");
+        end(&bench);
+    }
+}
+
 static void a_task_without_its_picture_is_refused(void **state)
 {
     (void)state;
@@ -543,6 +580,7 @@ int main(void)
         cmocka_unit_test(inputs_keep_their_order),
         cmocka_unit_test(an_interpolation_may_begin_with_a_picture),
         cmocka_unit_test(failures_name_the_input),
+        cmocka_unit_test(pixels_of_all_inputs_are_bounded),
         cmocka_unit_test(a_task_without_its_picture_is_refused),
         cmocka_unit_test(a_square_of_the_size_is_kept_bit_for_bit),
         cmocka_unit_test(the_middle_is_cut_out_and_resized),

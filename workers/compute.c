@@ -13,6 +13,7 @@
 #include "workers/cache.h"
 #include "workers/output.h"
 #include "workers/pictures.h"
+#include "workers/preview.h"
 #include "workers/progress.h"
 
 struct compute {
@@ -114,7 +115,7 @@ static void pass_release(struct pass *pass)
 static void note_redis(struct compute *compute, int rc, const struct err *err)
 {
     if (rc && rc != -ERR_REDIS)
-        log_warn("an embedding was not cached: %s", err->text);
+        log_warn("an embedding or a preview was not kept: %s", err->text);
     else if (rc && !compute->redis_away)
         log_warn("going on without Redis: %s", err->text);
     if (!rc && compute->redis_away && redis_reachable(compute->redis)) {
@@ -166,6 +167,14 @@ static void on_step(void *context, int step, int steps)
     for (size_t i = 0; i < pass->count; i++)
         if (unwanted(pass, i, now_ms))
             pass->items[i]->stop = true;
+}
+
+static void on_preview(void *context, size_t item, const float *x0, int size)
+{
+    struct pass *pass = context;
+    struct err err = {0};
+    note_redis(pass->compute, preview_show(pass->compute->redis, pass->tasks[item], x0, size, &err),
+               &err);
 }
 
 /* Before anything is computed. */
@@ -256,7 +265,7 @@ static void run(struct pass *pass)
     const struct compute_options *options = &pass->compute->options;
     const struct hop *hop = task_hop(pass->tasks[0]);
     struct stage_settings settings = stage_settings_of(hop);
-    struct stage_watch watch = {.step = on_step, .context = pass};
+    struct stage_watch watch = {.step = on_step, .preview = on_preview, .context = pass};
     struct err err = {0};
     progress_init(&pass->progress, pass->compute->redis, options->clock, pass->tasks, pass->count);
     int rc = shard_run(options->shard, pass->tasks[0]->model, pass->items, pass->count, &settings,

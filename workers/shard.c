@@ -448,6 +448,14 @@ static void on_step(void *context, int step, int steps)
         }
 }
 
+/* Of rank 0's own items, the first of the batch; the other ranks' pictures have none. */
+static void on_preview(void *context, size_t item, const float *x0, int size)
+{
+    const struct spread *spread = context;
+    if (spread->watch && spread->watch->preview)
+        spread->watch->preview(spread->watch->context, item, x0, size);
+}
+
 static void get_err(struct message *message, struct err *err)
 {
     enum err_code code = (enum err_code)get_number(message);
@@ -505,7 +513,7 @@ static int spread_run(struct spread *spread, const char *model,
     int rc = orders_send(spread, model, threads, settings, err);
     if (rc)
         return rc;
-    struct stage_watch watch = {.step = on_step, .context = spread};
+    struct stage_watch watch = {.step = on_step, .preview = on_preview, .context = spread};
     struct err own = {0};
     nn_set_threads(shard->nn, threads);
     run_here(shard, model, spread->items, spread->first[1], settings, &watch, &own);

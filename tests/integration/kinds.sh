@@ -19,8 +19,10 @@ shown() { expect "$2 of $1" "$(one_result "$RUN-$1" | jq -c "$2")" "$3"; }
 starts_with() { expect "the start of $1's file" "$(head -c $((${#2} / 2)) "$(file "$1" 0)" | od -An -tx1 | tr -d ' ')" "$2"; }
 
 STEPS='steps: {decoder: 2}'
-kind text "{type: \"text-to-image\", prompt: \"a red heart\", size: 64, seed: 7, steps: {prior: 2, decoder: 2}, score: true}"
+kind text "{type: \"text-to-image\", prompt: \"a red heart\", size: 64, seed: 7, steps: {prior: 2, decoder: 2}, score: true,
+  preview: 1}"
 succeeds text
+expect "the preview's first bytes" "$(redis GET "unclip:preview:$RUN-text/0" | head -c 4)" RIFF
 heart=$(uri text 0)
 expect "size of the text's picture" "$(png_size "$(path_of "$heart")")" 64x64
 (($(field "$RUN-text" scores | jq length) == 1)) || fail "no score of the text's picture"

@@ -22,7 +22,7 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/* /tmp/packages.txt \
     && useradd --system --uid 10001 --create-home unclip \
     && install -d -o unclip -g unclip /artifacts
-COPY --from=build /src/build/bin/unclip /src/build/bin/unclip-coordinator /src/build/bin/unclip-worker /usr/local/bin/
+COPY --from=build /src/build/bin/unclip /src/build/bin/unclip-coordinator /src/build/bin/unclip-worker /src/build/bin/unclip-webhooks /usr/local/bin/
 COPY ops/mpi-worker /usr/local/bin/
 COPY models /opt/unclip/models
 ENV UNCLIP_MODELS=/opt/unclip/models \

@@ -438,6 +438,13 @@ static bool is_secret(const char *kafka_key)
     return false;
 }
 
+/* A setting that holds a secret itself, not where it is. */
+static bool is_hidden(const struct row *row, const char *value)
+{
+    return row->offset == offsetof(struct config, webhook_secret) && value[0] != '@' &&
+           strcmp(value, row->fallback) != 0;
+}
+
 static void dump_row(const struct config *config, const struct row *row, FILE *out)
 {
     const void *value = field(config, row);
@@ -446,6 +453,8 @@ static void dump_row(const struct config *config, const struct row *row, FILE *o
         fprintf(out, "%lld", (long long)*(const int64_t *)value);
     else if (row->kind == CONFIG_FLAG)
         fputs(*(const bool *)value ? "true" : "false", out);
+    else if (is_hidden(row, *(char *const *)value))
+        fputs("(hidden)", out);
     else
         fputs(*(char *const *)value, out);
     fprintf(out, "  # %s\n", config->origin[row - rows]);

@@ -22,8 +22,10 @@ enum config_program {
     CONFIG_WORKER = 1,
     CONFIG_COORDINATOR = 2,
     CONFIG_CLIENT = 4,
-    CONFIG_SERVERS = CONFIG_WORKER | CONFIG_COORDINATOR,
-    CONFIG_ALL = 7
+    CONFIG_WEBHOOKS = 8,
+    CONFIG_MAKERS = CONFIG_WORKER | CONFIG_COORDINATOR | CONFIG_CLIENT,
+    CONFIG_SERVERS = CONFIG_WORKER | CONFIG_COORDINATOR | CONFIG_WEBHOOKS,
+    CONFIG_ALL = CONFIG_MAKERS | CONFIG_WEBHOOKS
 };
 
 enum config_kind { CONFIG_STRING, CONFIG_INTEGER, CONFIG_FLAG };
@@ -36,17 +38,17 @@ enum config_kind { CONFIG_STRING, CONFIG_INTEGER, CONFIG_FLAG };
 #define CONFIG_TABLE(X)                                                                            \
     X(kafka, "kafka", CONFIG_STRING, "127.0.0.1:9092", 0, 0, "host:port,…", CONFIG_ALL,            \
       "Kafka bootstrap servers")                                                                   \
-    X(redis, "redis", CONFIG_STRING, "127.0.0.1:6379", 0, 0, "host:port", CONFIG_ALL,              \
+    X(redis, "redis", CONFIG_STRING, "127.0.0.1:6379", 0, 0, "host:port", CONFIG_MAKERS,           \
       "Redis server for statuses and the embedding cache")                                         \
     X(artifacts, "artifacts", CONFIG_STRING, "artifacts", 0, 0, "folder or s3://bucket/prefix",    \
-      CONFIG_ALL, "where pictures are stored")                                                     \
-    X(models, "models", CONFIG_STRING, "models", 0, 0, "folder", CONFIG_ALL,                       \
+      CONFIG_MAKERS, "where pictures are stored")                                                  \
+    X(models, "models", CONFIG_STRING, "models", 0, 0, "folder", CONFIG_MAKERS,                    \
       "folder of model directories")                                                               \
-    X(model, "model", CONFIG_STRING, "emoji", 0, 0, "name", CONFIG_ALL,                            \
+    X(model, "model", CONFIG_STRING, "emoji", 0, 0, "name", CONFIG_MAKERS,                         \
       "model of jobs that name none")                                                              \
     X(fetch, "fetch", CONFIG_STRING, "public", 0, 0, "off or public,host:port,…",                  \
-      CONFIG_WORKER | CONFIG_CLIENT,                                                               \
-      "servers that pictures may come from: public, and those named")                              \
+      CONFIG_WORKER | CONFIG_CLIENT | CONFIG_WEBHOOKS,                                             \
+      "servers that may be asked for pictures, or sent webhooks")                                  \
     X(dtype, "dtype", CONFIG_STRING, "auto", 0, 0, "auto|f32|bf16", CONFIG_WORKER | CONFIG_CLIENT, \
       "number format to compute in; auto takes bf16 where the CPU has it")                         \
     X(threads, "threads", CONFIG_INTEGER, "0", 0, 1024, "threads", CONFIG_WORKER | CONFIG_CLIENT,  \
@@ -89,6 +91,21 @@ enum config_kind { CONFIG_STRING, CONFIG_INTEGER, CONFIG_FLAG };
       "partitions of each topic that `unclip topics --create` makes")                              \
     X(replication, "replication", CONFIG_INTEGER, "1", 1, 10, "replicas", CONFIG_CLIENT,           \
       "replication factor of topics that `unclip topics --create` makes")                          \
+    X(webhook_secret, "webhook-secret", CONFIG_STRING, "none", 0, 0, "whsec_… or @file",           \
+      CONFIG_WEBHOOKS,                                                                             \
+      "what webhooks are signed with; several, with blanks between, to change it")                 \
+    X(webhook_tries, "webhook-tries", CONFIG_INTEGER, "10", 1, 100, "tries", CONFIG_WEBHOOKS,      \
+      "how often a webhook is sent before it becomes a dead letter")                               \
+    X(webhook_base_ms, "webhook-base-ms", CONFIG_INTEGER, "2000", 1, 3600000, "ms",                \
+      CONFIG_WEBHOOKS, "longest wait before the second try; doubled each time")                    \
+    X(webhook_max_ms, "webhook-max-ms", CONFIG_INTEGER, "300000", 1, 86400000, "ms",               \
+      CONFIG_WEBHOOKS, "longest wait before any, also of one that the receiver asks for")          \
+    X(webhook_timeout_ms, "webhook-timeout-ms", CONFIG_INTEGER, "10000", 10, 60000, "ms",          \
+      CONFIG_WEBHOOKS, "longest wait for a receiver's answer")                                     \
+    X(webhook_sends, "webhook-sends", CONFIG_INTEGER, "32", 1, 256, "webhooks", CONFIG_WEBHOOKS,   \
+      "most that are sent at the same time")                                                       \
+    X(webhook_host_sends, "webhook-host-sends", CONFIG_INTEGER, "4", 1, 256, "webhooks",           \
+      CONFIG_WEBHOOKS, "most of them to the same host")                                            \
     X(log_level, "log-level", CONFIG_STRING, "info", 0, 0, "error|warn|info|debug", CONFIG_ALL,    \
       "least severe message to log")
 

@@ -3,6 +3,7 @@
 #include "common/digest.h"
 
 #include <openssl/evp.h>
+#include <openssl/hmac.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -58,4 +59,12 @@ void digest_of(const void *bytes, size_t size, char out[DIGEST_TEXT_SIZE])
     struct digest *digest = digest_new();
     digest_add(digest, bytes, size);
     digest_finish(digest, out);
+}
+
+void digest_hmac(const void *key, size_t key_size, const void *bytes, size_t size,
+                 unsigned char out[DIGEST_HMAC_SIZE])
+{
+    unsigned written = 0;
+    BUG_ON(!HMAC(EVP_sha256(), key, (int)key_size, bytes, size, out, &written) ||
+           written != DIGEST_HMAC_SIZE);
 }

@@ -148,24 +148,38 @@ static char *place_of(const char *url)
                 : xasprintf("%.*s", (int)length, host);
 }
 
+int fetch_permit(const char *allowed, const char *url, char **exceptions, struct err *err)
+{
+    *exceptions = NULL;
+    if (!has_scheme(url, "http://") && !has_scheme(url, "https://"))
+        return err_set(err, ERR_REFUSED, "it is no http: or https: URL");
+    if (strcmp(allowed, "off") == 0)
+        return err_set(err, ERR_REFUSED, "asking other servers is switched off here");
+    char *list = exceptions_of(allowed), *place = place_of(url);
+    const char *at = list, *word;
+    size_t length;
+    bool named = false;
+    while (!named && next_word(&at, &word, &length))
+        named = strlen(place) == length && strncasecmp(place, word, length) == 0;
+    int rc = 0;
+    if (named || lists(allowed, "public"))
+        *exceptions = list;
+    else
+        rc = err_set(err, ERR_REFUSED, "'%s' is not one of the servers that may be asked", place);
+    if (rc)
+        free(list);
+    free(place);
+    return rc;
+}
+
 static int fetch_http(const struct fetch *fetch, const char *url, void **bytes, size_t *size,
                       struct err *err)
 {
-    char *exceptions = exceptions_of(fetch->allowed), *place = place_of(url);
-    bool named = false;
-    const char *at = exceptions, *word;
-    size_t length;
-    while (!named && next_word(&at, &word, &length))
-        named = strlen(place) == length && strncasecmp(place, word, length) == 0;
-    int rc;
-    if (strcmp(fetch->allowed, "off") == 0)
-        rc = err_set(err, ERR_REFUSED, "pictures from other servers are switched off here");
-    else if (!named && !lists(fetch->allowed, "public"))
-        rc = err_set(err, ERR_REFUSED, "'%s' is not one of the servers that may be asked", place);
-    else
+    char *exceptions;
+    int rc = fetch_permit(fetch->allowed, url, &exceptions, err);
+    if (!rc)
         rc = http_fetch(url, exceptions, FETCH_BYTES_MAX, bytes, size, err);
     free(exceptions);
-    free(place);
     return rc;
 }
 

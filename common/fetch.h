@@ -39,6 +39,12 @@ struct fetch {
     const char *allowed;
 };
 
+/*
+ * Whether such a setting lets an http(s) URL be asked. *exceptions (owned, free(), NULL after an
+ * error) is then what http_fetch() and a guarded http_send() take as `allow`. Error: ERR_REFUSED.
+ */
+int fetch_permit(const char *allowed, const char *url, char **exceptions, struct err *err);
+
 /* Whether the setting can be read. Error: ERR_INVALID_ARGUMENT. */
 int fetch_check_allowed(const char *allowed, struct err *err);
 

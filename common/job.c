@@ -248,6 +248,8 @@ static void take_fields(struct job *job, const json_t *record)
     job->prompt = take_text(record, "prompt");
     job->negative_prompt = take_text(record, "negative_prompt");
     job->client = take_text(record, "client");
+    const char *webhook = json_string_value(json_object_get(record, "webhook"));
+    job->webhook = webhook ? xstrdup(webhook) : NULL;
     const char *model = json_string_value(json_object_get(record, "model"));
     strcpy(job->model, model ? model : "");
     const char *task_class = json_string_value(json_object_get(record, "class"));
@@ -322,9 +324,10 @@ void job_release(struct job *job)
     free(job->prompt);
     free(job->negative_prompt);
     free(job->client);
+    free(job->webhook);
     sources_free(job->sources);
     job->sources = NULL;
     json_decref(job->metadata);
-    job->prompt = job->negative_prompt = job->client = NULL;
+    job->prompt = job->negative_prompt = job->client = job->webhook = NULL;
     job->metadata = NULL;
 }

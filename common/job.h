@@ -61,6 +61,7 @@ struct job {
     int64_t deadline_s;             /* after its creation; 0: none */
     json_t *metadata;               /* owned: the client's own object, echoed everywhere; or NULL */
     char *client;                   /* owned; "" when not given */
+    char *webhook;                  /* owned: who is told of its end; or NULL */
 };
 
 /*

@@ -164,6 +164,7 @@ json_t *job_to_json(const struct job *job)
     put_making(record, job);
     put_int(record, "deadline_s", job->deadline_s, 0);
     put_text(record, "client", job->client);
+    put_text(record, "webhook", job->webhook);
     if (job->metadata)
         json_object_set(record, "metadata", job->metadata);
     return record;

@@ -357,6 +357,7 @@ static size_t live_job_bytes(const struct live_job *job)
     const struct job *own = &job->job;
     return sizeof *job + (size_t)own->n * sizeof *job->pictures + strlen(own->prompt) +
            strlen(own->negative_prompt) + strlen(own->client) +
+           (own->webhook ? strlen(own->webhook) : 0) +
            (own->metadata ? json_bytes(own->metadata) : 0);
 }
 

@@ -100,7 +100,7 @@ cluster_up() {
 
 programs_check() {
   local file
-  for file in unclip unclip-coordinator unclip-worker; do
+  for file in unclip unclip-coordinator unclip-worker unclip-webhooks; do
     [[ -x $BIN/$file ]] || die "$BIN/$file is missing: run make first"
   done
 }

@@ -1,13 +1,18 @@
 # shellcheck shell=bash
-# unclip's own processes: the coordinator and a pool of workers per stage. A process is one slot of
-# one of them, and its slot, a stable number from 0, makes its name: decoder-1.
+# unclip's own processes: the coordinator, the sender of webhooks, and a pool of workers per stage. A process is
+# one slot of one of them, and its slot, a stable number from 0, makes its name: decoder-1.
 
-POOLS=(coordinator text-encode prior image-encode decoder upsampler-1 upsampler-2)
+POOLS=(coordinator webhooks text-encode prior image-encode decoder upsampler-1 upsampler-2)
 
 pool_known() { [[ " ${POOLS[*]} " == *" $1 "* ]]; }
 
 # pool_slots POOL: how many slots it is to have
-pool_slots() { cat "$STATE/slots/$1" 2>/dev/null || printf 1; }
+pool_slots() { cat "$STATE/slots/$1" 2>/dev/null || pool_default "$1"; }
+
+# pool_default POOL: webhooks are sent where there is a secret to sign them with
+pool_default() {
+  if [[ $1 == webhooks && -z ${UNCLIP_WEBHOOK_SECRET:-} ]]; then printf 0; else printf 1; fi
+}
 
 pool_set_slots() {
   mkdir -p "$STATE/slots"
@@ -31,6 +36,10 @@ slot_command() {
   local pool=${1%-*} slot=${1##*-} ranks=${UNCLIP_MPI_RANKS:-2}
   case $pool in
   coordinator) printf '%s\0' "$BIN/unclip-coordinator" ;;
+  webhooks)
+    printf '%s\0' "$BIN/unclip-webhooks" --slot "$slot" --kafka "$KAFKA"
+    return
+    ;;
   upsampler-2)
     printf '%s\0' "$ROOT/ops/mpi-worker" "$ranks" "$BIN/unclip-worker" "$pool" \
       --threads "${UNCLIP_THREADS:-$(threads_for "$ranks")}"

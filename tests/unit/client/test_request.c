@@ -266,7 +266,7 @@ static void test_schema_members(void **state)
 {
     static const char *const others[] = {"version",    "type",   "id",      "image",
                                          "inputs",     "prompt", "model",   "class",
-                                         "deadline_s", "client", "metadata"};
+                                         "deadline_s", "client", "webhook", "metadata"};
     static const char *const stages[] = {"steps", "guidance", "sampler",
                                          "eta",   "reuse",    "threshold"};
     (void)state;

@@ -11,6 +11,7 @@
 #include "client/text.h"
 #include "common/image.h"
 #include "common/json.h"
+#include "common/memory.h"
 
 struct values {
     bool json;
@@ -39,18 +40,90 @@ static void put_settings(FILE *out, const char *prefix, const json_t *values)
     }
 }
 
+/* Options that are members of the record by the same name, but for - in the place of _. */
+static void put_members(FILE *out, const json_t *request)
+{
+    static const char *const flags[] = {
+        "negative-prompt",  "seed",  "size",  "model",    "overflow", "mask-mode",
+        "feather",          "theta", "start", "strength", "resample", "prior",
+        "prior-candidates", "from",  "to",
+    };
+    for (size_t i = 0; i < sizeof flags / sizeof *flags; i++) {
+        char key[32];
+        snprintf(key, sizeof key, "%s", flags[i]);
+        for (char *at = key; *at; at++)
+            *at = *at == '-' ? '_' : *at;
+        put_value(out, flags[i], json_object_get(request, key));
+    }
+}
+
 static void put_options(FILE *out, const json_t *request)
 {
-    put_value(out, "negative-prompt", json_object_get(request, "negative_prompt"));
-    put_value(out, "seed", json_object_get(request, "seed"));
-    put_value(out, "size", json_object_get(request, "size"));
-    put_value(out, "model", json_object_get(request, "model"));
-    put_settings(out, "steps", json_object_get(request, "steps"));
-    put_settings(out, "guidance", json_object_get(request, "guidance"));
-    put_settings(out, "sampler", json_object_get(request, "sampler"));
-    put_settings(out, "eta", json_object_get(request, "eta"));
-    put_settings(out, "reuse", json_object_get(request, "reuse"));
-    fputs(" -o out", out);
+    static const char *const staged[] = {"steps", "guidance", "sampler",
+                                         "eta",   "reuse",    "threshold"};
+    const json_t *output = json_object_get(request, "output");
+    put_members(out, request);
+    for (size_t i = 0; i < sizeof staged / sizeof *staged; i++)
+        put_settings(out, staged[i], json_object_get(request, staged[i]));
+    put_value(out, "format", json_object_get(output, "format"));
+    put_value(out, "quality", json_object_get(output, "quality"));
+}
+
+/* A picture that only the maker had is for the reader to fill in. */
+static const char *picture_word(const json_t *address)
+{
+    const char *text = json_string_value(address);
+    return text && strncmp(text, "http", 4) == 0 ? text : "PICTURE";
+}
+
+static void put_word(FILE *out, const char *word)
+{
+    fputc(' ', out);
+    text_quote(word, out);
+}
+
+static void put_input(FILE *out, const json_t *input)
+{
+    const char *text = json_string_value(json_object_get(input, "text"));
+    char *word =
+        text ? xasprintf("text:%s", text) : xstrdup(picture_word(json_object_get(input, "image")));
+    put_word(out, word);
+    free(word);
+}
+
+static void put_weights(FILE *out, const json_t *inputs)
+{
+    size_t i;
+    const json_t *input;
+    json_array_foreach (inputs, i, input) {
+        const json_t *weight = json_object_get(input, "weight");
+        fprintf(out, "%s%.15g", i ? "," : " --weight ", weight ? json_number_value(weight) : 1.0);
+    }
+}
+
+/* What stands before the options, of all kinds but text-to-image. */
+static void put_sources(FILE *out, enum job_type type, const json_t *request)
+{
+    const json_t *inputs = json_object_get(request, "inputs");
+    const json_t *image = json_object_get(request, "image"), *input;
+    const char *prompt = status_text(request, "prompt");
+    size_t i;
+    json_array_foreach (inputs, i, input)
+        put_input(out, input);
+    if (type == JOB_INTERPOLATE)
+        put_weights(out, inputs);
+    if (image && type == JOB_INTERPOLATE)
+        fprintf(out, " --image");
+    if (image)
+        put_word(out, picture_word(image));
+    if (type != JOB_EDIT && *prompt)
+        fprintf(out, " --prompt");
+    if (*prompt && (type != JOB_EDIT || *prompt != '-'))
+        put_word(out, prompt);
+    if (json_object_get(request, "mask")) {
+        fprintf(out, " --mask");
+        put_word(out, picture_word(json_object_get(request, "mask")));
+    }
 }
 
 /* A prompt that looks like an option goes last, after the end of the options. */
@@ -60,18 +133,21 @@ char *info_command_line(const json_t *request)
     size_t size;
     FILE *out = open_memstream(&text, &size);
     const char *prompt = status_text(request, "prompt");
-    bool last = *prompt == '-';
+    enum job_type type = JOB_TEXT_TO_IMAGE;
+    job_type_parse(status_text(request, "type"), &type);
+    bool last = *prompt == '-' && (type == JOB_TEXT_TO_IMAGE || type == JOB_EDIT);
 
     BUG_ON(!out);
-    fputs("unclip generate", out);
-    if (!last) {
-        fputc(' ', out);
-        text_quote(prompt, out);
-    }
+    fprintf(out, "unclip %s", type == JOB_TEXT_TO_IMAGE ? "generate" : job_type_name(type));
+    if (type != JOB_TEXT_TO_IMAGE)
+        put_sources(out, type, request);
+    else if (!last)
+        put_word(out, prompt);
     put_options(out, request);
+    fputs(type == JOB_TEXT_TO_IMAGE ? " -o out" : " --local -o out", out);
     if (last) {
-        fputs(" -- ", out);
-        text_quote(prompt, out);
+        fputs(" --", out);
+        put_word(out, prompt);
     }
     BUG_ON(fclose(out) != 0);
     return text;

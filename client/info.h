@@ -5,7 +5,8 @@
 
 #include <jansson.h>
 
-/* "unclip generate 'a red heart' --seed 42 … -o out" of a job record. Owned. */
+/* "unclip generate 'a red heart' --seed 42 … -o out" of a job record; pictures that only its maker
+   had are PICTURE. Owned. */
 char *info_command_line(const json_t *request);
 
 #endif

@@ -471,6 +471,26 @@ static void test_command_lines(void **state)
                    "--steps-prior 25 --steps-upsampler-1 7 --guidance-prior 2.5 -o out");
     assert_command("{\"prompt\":\"-x\",\"negative_prompt\":\"it's\",\"seed\":1}",
                    "unclip generate --negative-prompt 'it'\\''s' --seed 1 -o out -- -x");
+    assert_command("{\"type\":\"text-to-image\",\"prompt\":\"x\",\"prior\":\"none\",\"output\":"
+                   "{\"format\":\"webp\",\"quality\":80}}",
+                   "unclip generate x --prior none --format webp --quality 80 -o out");
+    assert_command("{\"type\":\"variation\",\"image\":\"data:,\",\"prompt\":\"a cat\",\"seed\":3,"
+                   "\"start\":\"inversion\",\"eta\":{\"decoder\":0.5}}",
+                   "unclip variation PICTURE --prompt 'a cat' --seed 3 --start inversion "
+                   "--eta-decoder 0.5 --local -o out");
+    assert_command("{\"type\":\"edit\",\"image\":\"https://a.org/b.png\",\"mask\":\"data:,\","
+                   "\"prompt\":\"-x\",\"mask_mode\":\"white\",\"feather\":2}",
+                   "unclip edit https://a.org/b.png --mask PICTURE --mask-mode white --feather 2 "
+                   "--local -o out -- -x");
+    assert_command("{\"type\":\"interpolate\",\"inputs\":[{\"image\":\"data:,\",\"weight\":0.25},"
+                   "{\"text\":\"a star\",\"weight\":0.75}],\"seed\":1}",
+                   "unclip interpolate PICTURE 'text:a star' --weight 0.25,0.75 --seed 1 --local "
+                   "-o out");
+    assert_command("{\"type\":\"text-diff\",\"image\":\"data:,\",\"from\":\"a b\",\"to\":\"c\","
+                   "\"theta\":0.5}",
+                   "unclip text-diff PICTURE --theta 0.5 --from 'a b' --to c --local -o out");
+    assert_command("{\"type\":\"upscale\",\"image\":\"data:,\",\"from\":64,\"size\":256}",
+                   "unclip upscale PICTURE --size 256 --from 64 --local -o out");
 }
 
 int main(void)

@@ -91,6 +91,10 @@ enum config_kind { CONFIG_STRING, CONFIG_INTEGER, CONFIG_FLAG };
       "partitions of each topic that `unclip topics --create` makes")                              \
     X(replication, "replication", CONFIG_INTEGER, "1", 1, 10, "replicas", CONFIG_CLIENT,           \
       "replication factor of topics that `unclip topics --create` makes")                          \
+    X(deny_list, "deny-list", CONFIG_STRING, "none", 0, 0, "file", CONFIG_COORDINATOR,             \
+      "words and patterns that texts of jobs may not have, one a line")                            \
+    X(deny_action, "deny-action", CONFIG_STRING, "refuse", 0, 0, "refuse|flag",                    \
+      CONFIG_COORDINATOR, "what is done with such a job; flag makes it, with a notice")            \
     X(webhook_secret, "webhook-secret", CONFIG_STRING, "none", 0, 0, "whsec_… or @file",           \
       CONFIG_WEBHOOKS,                                                                             \
       "what webhooks are signed with; several, with blanks between, to change it")                 \

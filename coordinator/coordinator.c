@@ -56,6 +56,7 @@ struct coordinator {
     struct storage *storage;
     struct ledger *ledger;
     struct planner planner;
+    struct policy policy;
     struct retry retry;
     struct handler handler;
     struct rates rates;
@@ -447,13 +448,15 @@ static int coordinator_open(struct coordinator *self, const struct config *confi
         .max_ms = config->retry_max_ms,
         .state = (uint64_t)planner_seed(),
     };
-    int rc = storage_open(&self->storage, config->artifacts, err);
+    int rc = policy_open(&self->policy, config, err);
+    if (rc == 0)
+        rc = storage_open(&self->storage, config->artifacts, err);
     if (rc == 0)
         rc = redis_open(&self->redis, config->redis, self->clock, err);
     if (rc < 0)
         return rc;
-    self->handler = (struct handler){self->ledger, &self->planner, self->name,
-                                     &self->retry, &self->rates,   self->storage};
+    self->handler = (struct handler){self->ledger, &self->planner, self->name,   &self->retry,
+                                     &self->rates, self->storage,  &self->policy};
     self->view = view_new(&(struct view_options){
         .redis = self->redis,
         .ledger = self->ledger,
@@ -480,6 +483,7 @@ static void coordinator_close(struct coordinator *self)
     redis_close(self->redis);
     storage_close(self->storage);
     planner_release(&self->planner);
+    policy_release(&self->policy);
 }
 
 int coordinator_run(const struct config *config, const volatile sig_atomic_t *stop, struct err *err)

@@ -112,12 +112,15 @@ static void add_task(struct turn *turn, const struct live_job *live, int image)
         outbox_add_header(turn->outbox, TASK_REF_HEADER, xstrdup(picture->ref));
 }
 
-static void job_accept(struct turn *turn, struct job *job, uint64_t digest)
+/* `notice`: said in its status; NULL: nothing. */
+static void job_accept(struct turn *turn, struct job *job, uint64_t digest, const char *notice)
 {
     struct live_job *live =
         ledger_add(turn->ledger, turn->home, job, true, digest, created_at(turn));
 
     live->offset = turn->record->offset;
+    if (notice)
+        live_job_notice(live, notice);
     ledger_wait(turn->ledger, live);
     ledger_touch(turn->ledger, live, turn->outbox, turn->now_ms);
 }
@@ -199,14 +202,18 @@ static void job_expire(struct turn *turn, struct live_job *job)
 
 static void new_job(struct turn *turn, struct job *job, uint64_t digest)
 {
-    struct err err;
+    const struct policy *policy = turn->handler->policy;
+    struct err err, why;
+    bool denied = policy && policy_check(policy, job, &why) < 0;
 
-    if (planner_complete(turn->handler->planner, job, &err) < 0 ||
-        ledger_check(turn->ledger, turn->home, job->task_class, job->client, &err) < 0 ||
-        inputs_store(turn->handler->storage, job, &err) < 0)
+    if (denied && !policy->flags)
+        job_refuse(turn, job, true, digest, &why);
+    else if (planner_complete(turn->handler->planner, job, &err) < 0 ||
+             ledger_check(turn->ledger, turn->home, job->task_class, job->client, &err) < 0 ||
+             inputs_store(turn->handler->storage, job, &err) < 0)
         job_refuse(turn, job, true, digest, &err);
     else
-        job_accept(turn, job, digest);
+        job_accept(turn, job, digest, denied ? why.text : NULL);
 }
 
 static void handle_job(struct turn *turn)

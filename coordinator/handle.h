@@ -14,18 +14,20 @@
 #include "coordinator/ledger.h"
 #include "coordinator/outbox.h"
 #include "coordinator/planner.h"
+#include "coordinator/policy.h"
 #include "coordinator/rates.h"
 #include "coordinator/retry.h"
 
 #define HANDLE_DUE_MAX 128 /* jobs whose timers are served in one transaction */
 
 struct handler {
-    struct ledger *ledger;   /* borrowed */
-    struct planner *planner; /* borrowed */
-    const char *name;        /* of this coordinator, for dead letters: "coordinator-0" */
-    struct retry *retry;     /* borrowed */
-    struct rates *rates;     /* borrowed: what events tell of the pace */
-    struct storage *storage; /* borrowed: takes the pictures that jobs bring along */
+    struct ledger *ledger;       /* borrowed */
+    struct planner *planner;     /* borrowed */
+    const char *name;            /* of this coordinator, for dead letters: "coordinator-0" */
+    struct retry *retry;         /* borrowed */
+    struct rates *rates;         /* borrowed: what events tell of the pace */
+    struct storage *storage;     /* borrowed: takes the pictures that jobs bring along */
+    const struct policy *policy; /* borrowed: what may not be asked for; NULL: all may */
 };
 
 /*

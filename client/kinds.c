@@ -80,6 +80,7 @@ static int check_place(const struct making *making, struct err *err)
     const char *clusters = request->id           ? "id"
                            : request->task_class ? "class"
                            : request->client     ? "client"
+                           : request->webhook    ? "webhook"
                            : request->deadline_s ? "deadline"
                            : making->wait        ? "wait"
                                                  : NULL;
@@ -183,6 +184,8 @@ static const struct option job_options[] = {
     {"deadline", 0, OPTION_INTEGER, "SECONDS", 1, 31536000, "none", AT(request.deadline_s),
      "the job expires if it has not ended by then"},
     {"client", 0, OPTION_TEXT, "NAME", 0, 0, NULL, AT(request.client), "who asks"},
+    {"webhook", 0, OPTION_TEXT, "URL", 0, 0, NULL, AT(request.webhook),
+     "a server that is sent the final record (unclip-webhooks)"},
     {0},
 };
 

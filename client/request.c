@@ -178,6 +178,7 @@ int request_json(const struct request *request, const char *model, json_t **reco
     put_text(&draft, "model", model);
     put_text(&draft, "class", request->task_class);
     put_text(&draft, "client", request->client);
+    put_text(&draft, "webhook", request->webhook);
     put_integer(&draft, "deadline_s", request->deadline_s, 1);
     put_making(&draft, request);
     put_output(&draft, request);

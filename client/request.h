@@ -32,7 +32,7 @@ struct request {
     const char *sampler[STAGE_COUNT];
     double eta[STAGE_COUNT]; /* -1 */
     int64_t reuse[STAGE_COUNT];
-    const char *id, *task_class, *client; /* of a cluster's jobs only, as is the next */
+    const char *id, *task_class, *client, *webhook; /* of a cluster's jobs only, as is the next */
     int64_t deadline_s;
     struct sources sources; /* owned: inputs, image and mask, as a job holds them */
 };

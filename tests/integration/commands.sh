@@ -86,6 +86,8 @@ exits 2 "--weight is '1', it must be 2 numbers" interpolate "$heart" "$star" --w
 exits 2 "--grid needs --wait" variation "$heart" --grid "$WORK/x.png"
 exits 2 "--grid is 'x', it must end in" variation "$heart" --local --grid x
 exits 2 "--id is for a cluster's jobs" variation "$heart" --local --id x
+exits 2 "--webhook is for a cluster's jobs" variation "$heart" --local --webhook https://example.org
+exits 2 "'/webhook'" variation "$heart" --webhook example.org
 exits 2 "--quiet needs --local" variation "$heart" -q
 exits 2 "'/inputs/1' is a text" score "$heart" text:x --prompt y
 exits 2 "which needs '/image'" interpolate "$heart" "$star" --start picture

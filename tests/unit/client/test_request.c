@@ -52,6 +52,7 @@ static void test_everything(void **state)
     request.seed = 42;
     request.task_class = "bulk";
     request.client = "me";
+    request.webhook = "https://example.org/hook";
     request.steps[STAGE_DECODER] = 10;
     request.guidance[STAGE_PRIOR] = 0;
     request.sampler[STAGE_DECODER] = "ddim";
@@ -74,6 +75,7 @@ static void test_everything(void **state)
     assert_string_equal(job.negative_prompt, "blur");
     assert_string_equal(job.model, "emoji");
     assert_string_equal(job.client, "me");
+    assert_string_equal(job.webhook, "https://example.org/hook");
     assert_int_equal(job.task_class, CLASS_BULK);
     assert_int_equal(job.size, 256);
     assert_int_equal(job.route[STAGE_DECODER].steps, 10);

@@ -14,7 +14,13 @@ static char *host_of(const char *url)
 {
     const char *host = strstr(url, "://");
     host = host ? host + 3 : url;
-    char *name = xasprintf("%.*s", (int)strcspn(host, "/?#"), host);
+    size_t length = strcspn(host, "/?#");
+    const char *at = memrchr(host, '@', length); /* what is before it may be a password */
+    if (at) {
+        length -= (size_t)(at + 1 - host);
+        host = at + 1;
+    }
+    char *name = xasprintf("%.*s", (int)length, host);
     for (char *c = name; *c; c++)
         *c = *c >= 'A' && *c <= 'Z' ? (char)(*c - 'A' + 'a') : *c > ' ' && *c <= '~' ? *c : '?';
     return name;

@@ -49,6 +49,9 @@ static void test_told(void **state)
     one = read_text(RESULT("d", "{\"webhook\":\"http://a\\nb\\u001b c/\"}"), 0);
     assert_string_equal(one->host, "a?b??c");
     delivery_free(one);
+    one = read_text(RESULT("e", "{\"webhook\":\"http://user:secret@h:1/a@b\"}"), 0);
+    assert_string_equal(one->host, "h:1");
+    delivery_free(one);
 }
 
 static void assert_nobody(const char *text)

@@ -4,6 +4,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #include "common/json.h"
 #include "common/memory.h"
@@ -111,8 +112,34 @@ static int check_score(const struct job *job, struct err *err)
     return 0;
 }
 
+/* Only what is the picture itself may be long: the others travel in every task of the job. */
+static int check_address(const char *address, const char *field, int index, struct err *err)
+{
+    if (!address || strncasecmp(address, "data:", 5) == 0 || strlen(address) <= JOB_ADDRESS_MAX)
+        return 0;
+    char *place = index < 0 ? xstrdup(field) : xasprintf("inputs/%d/%s", index, field);
+    int rc = err_set(err, ERR_INVALID_JOB,
+                     "'/%s' has %zu bytes, an address that is no data URL at most %d", place,
+                     strlen(address), JOB_ADDRESS_MAX);
+    free(place);
+    return rc;
+}
+
+static int check_addresses(const struct sources *sources, struct err *err)
+{
+    int rc = check_address(sources->image, "image", -1, err);
+    if (rc == 0)
+        rc = check_address(sources->mask, "mask", -1, err);
+    for (int i = 0; i < sources->count && rc == 0; i++)
+        rc = check_address(sources->inputs[i].image, "image", i, err);
+    return rc;
+}
+
 static int check_kind(const struct job *job, const json_t *record, struct err *err)
 {
+    int rc = check_addresses(job->sources, err);
+    if (rc != 0)
+        return rc;
     if (job->keep > job->n)
         return err_set(err, ERR_INVALID_JOB, "'/best_of' is %d, less than the %d pictures of '/n'",
                        job->n, job->keep);

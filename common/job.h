@@ -26,9 +26,10 @@
 
 #define JOB_METADATA_MAX 4096 /* bytes as compact JSON */
 
-#define JOB_THETA    0.5 /* of a text diff that says none; so are these */
-#define JOB_STRENGTH 0.7
-#define JOB_RESAMPLE 2
+#define JOB_ADDRESS_MAX 2048 /* bytes of a picture's address that is no data URL */
+#define JOB_THETA       0.5  /* of a text diff that says none; so are these */
+#define JOB_STRENGTH    0.7
+#define JOB_RESAMPLE    2
 
 struct job {
     enum job_type type : 8;

@@ -156,7 +156,6 @@ int job_plan(struct job *job, const struct model_card *card, struct err *err)
         return result;
     if (!job->model[0])
         strcpy(job->model, card->name);
-    job->sources->side = job->type == JOB_UPSCALE ? job->from : job->size;
     plan_route(job, card, first, last);
     return check_parts(job, card, err);
 }

@@ -24,6 +24,7 @@ static void take_sources(struct task *task, const struct job *job, int image)
     }
     sources_copy(own, &one);
     own->theta = job->sources->theta * place;
+    own->side = job->type == JOB_UPSCALE ? job->from : job->size;
     if (job->type == JOB_INTERPOLATE && job->frames) {
         own->inputs[0].weight = 1 - place;
         own->inputs[1].weight = place;
@@ -164,6 +165,9 @@ static int check_kind(const struct task *task, struct err *err)
                        job_type_name(task->type));
     if (sources->count < inputs)
         return err_set(err, ERR_INVALID_RECORD, "task: a %s with %d inputs",
+                       job_type_name(task->type), sources->count);
+    if (sources->count != 1 && (task->type == JOB_EMBED || task->type == JOB_SCORE))
+        return err_set(err, ERR_INVALID_RECORD, "task: a %s with %d inputs, it has one",
                        job_type_name(task->type), sources->count);
     if (task->type == JOB_TEXT_DIFF && sources_texts(sources) != 2)
         return err_set(err, ERR_INVALID_RECORD, "task: '/inputs' are not the two captions");

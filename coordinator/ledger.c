@@ -351,14 +351,29 @@ static size_t json_bytes(const json_t *json)
     return bytes;
 }
 
+static size_t text_bytes(const char *text)
+{
+    return text ? strlen(text) : 0;
+}
+
+static size_t sources_bytes(const struct sources *sources)
+{
+    if (!sources)
+        return 0;
+    size_t bytes = sizeof *sources + (size_t)sources->count * sizeof *sources->inputs +
+                   text_bytes(sources->image) + text_bytes(sources->mask);
+    for (int i = 0; i < sources->count; i++)
+        bytes += text_bytes(sources->inputs[i].image) + text_bytes(sources->inputs[i].text);
+    return bytes;
+}
+
 /* While some of it waits: with the pictures, which it has once the first one is let in. */
 static size_t live_job_bytes(const struct live_job *job)
 {
     const struct job *own = &job->job;
     return sizeof *job + (size_t)own->n * sizeof *job->pictures + strlen(own->prompt) +
-           strlen(own->negative_prompt) + strlen(own->client) +
-           (own->webhook ? strlen(own->webhook) : 0) +
-           (own->metadata ? json_bytes(own->metadata) : 0);
+           strlen(own->negative_prompt) + strlen(own->client) + text_bytes(own->webhook) +
+           sources_bytes(own->sources) + (own->metadata ? json_bytes(own->metadata) : 0);
 }
 
 void ledger_wait(struct ledger *ledger, struct live_job *job)

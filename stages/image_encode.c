@@ -65,11 +65,13 @@ static int load(struct image_encode *stage, struct err *err)
     int rc = image_processor_load(&stage->processor, processor, err);
     if (rc == 0)
         rc = clip_vision_load(&stage->clip, stage->nn, encoder, err);
-    stage->loaded = rc == 0;
-    if (rc == 0 && stage->clip.config.image_size != stage->processor.crop)
+    if (rc == 0 && stage->clip.config.image_size != stage->processor.crop) {
         rc = err_set(err, ERR_INVALID_MODEL,
                      "feature_extractor makes pictures of %d pixels, image_encoder takes %lld",
                      stage->processor.crop, (long long)stage->clip.config.image_size);
+        clip_vision_release(&stage->clip);
+    }
+    stage->loaded = rc == 0;
     free(processor);
     free(encoder);
     return rc;
@@ -114,11 +116,25 @@ static int embed_pass(struct image_encode *stage, struct view *views, size_t cou
     return nn_finish(stage->nn, err);
 }
 
+/* Texts of another width than the encoder's are of no use with its embeddings. */
+static bool fits(const struct image_encode *stage, struct item *item)
+{
+    if (item->text_embed && item->embed_dim != stage->clip.config.projection_dim)
+        err_set(&item->err, ERR_INVALID_RECORD,
+                "the task's text has %d numbers, the image encoder makes %lld", item->embed_dim,
+                (long long)stage->clip.config.projection_dim);
+    return item_live(item);
+}
+
 static int embed_all(struct image_encode *stage, struct view *views, size_t count, struct err *err)
 {
+    size_t kept = 0;
     int rc = count ? load(stage, err) : 0;
-    for (size_t next = 0; next < count && rc == 0; next += PICTURES_A_PASS) {
-        size_t left = count - next;
+    for (size_t i = 0; i < count && rc == 0; i++)
+        if (fits(stage, views[i].item))
+            views[kept++] = views[i];
+    for (size_t next = 0; next < kept && rc == 0; next += PICTURES_A_PASS) {
+        size_t left = kept - next;
         rc = embed_pass(stage, views + next, left < PICTURES_A_PASS ? left : PICTURES_A_PASS, err);
     }
     return rc;
@@ -145,7 +161,8 @@ static uint8_t *to_bytes(const float *image, int size)
 /* Makes the finished picture an input. */
 static void take_finished(struct item *item)
 {
-    free(item->inputs[0].pixels); /* where one process has all stages, it may have been made of one */
+    free(item->inputs[0]
+             .pixels); /* where one process has all stages, it may have been made of one */
     free(item->inputs[0].embed);
     item->inputs[0] = (struct item_input){.pixels = to_bytes(item->image, item->image_size),
                                           .width = item->image_size,
@@ -283,14 +300,6 @@ static void finish(struct item *item)
         item->text_rows = ITEM_ROWS; /* the others have been used */
 }
 
-static void check_sizes(const struct image_encode *stage, struct item *item)
-{
-    if (stage->loaded && item->embed_dim != stage->clip.config.projection_dim)
-        err_set(&item->err, ERR_INVALID_MODEL,
-                "the task's text has %d numbers, the image encoder makes %lld", item->embed_dim,
-                (long long)stage->clip.config.projection_dim);
-}
-
 static int image_encode_run(void *state, struct item *const *items, size_t count,
                             const struct stage_settings *settings, const struct stage_watch *watch,
                             struct err *err)
@@ -303,8 +312,6 @@ static int image_encode_run(void *state, struct item *const *items, size_t count
     int rc = embed_all(stage, views, found, err);
     free(views);
     for (size_t i = 0; i < count && rc == 0; i++) {
-        if (item_live(items[i]) && items[i]->text_embed)
-            check_sizes(stage, items[i]);
         if (item_live(items[i]))
             finish(items[i]);
     }

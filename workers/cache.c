@@ -229,11 +229,12 @@ int cache_put_text(const struct cache *cache, const char *model, const struct it
 
 static void prior_key(const char *model, const struct task *task, char out[REDIS_KEY_SIZE])
 {
-    char hash[DIGEST_TEXT_SIZE], guidance[32], eta[32];
+    char hash[DIGEST_TEXT_SIZE], guidance[32], eta[32], threshold[32];
     const struct hop *hop = task_hop(task);
     struct digest *digest = digest_new();
     snprintf(guidance, sizeof(guidance), "%.17g", hop_number(hop->guidance));
     snprintf(eta, sizeof(eta), "%.17g", hop_number(hop->eta));
+    snprintf(threshold, sizeof(threshold), "%.17g", hop_number(hop->threshold));
     digest_add_text(digest, model);
     digest_add_text(digest, task->prompt);
     digest_add_text(digest, task->negative_prompt);
@@ -242,6 +243,7 @@ static void prior_key(const char *model, const struct task *task, char out[REDIS
     digest_add_text(digest, guidance);
     digest_add_text(digest, sampler_name(hop->sampler));
     digest_add_text(digest, eta);
+    digest_add_text(digest, threshold);
     digest_add_text(digest, prior_kind_name(hop->prior));
     digest_add_number(digest, hop->candidates > 1 ? hop->candidates : 1);
     digest_add_text(digest, overflow_name(task->overflow));

@@ -471,7 +471,6 @@ static void get_result(struct message *message, struct item *item)
     size_t size;
     get_err(message, &err);
     item->resized = get_number(message) != 0;
-    item->tokens_dropped = (int)get_number(message);
     unsigned groups = (unsigned)get_number(message);
     const void *bytes = get_block(message, &size);
     item->image_size = 0; /* the result's may differ */

@@ -488,6 +488,15 @@ static void kinds_that_cannot_be(void **state)
         {"\"type\":\"text-to-image\",\"prompt\":\"y\",\"output\":{\"format\":\"npy\"}",
          "'/output/format' is 'npy', which holds no picture"},
     };
+    char *address = xasprintf("%0*d", JOB_ADDRESS_MAX + 1, 0);
+    char *far = xasprintf("{\"version\":1,\"type\":\"variation\",\"image\":\"%s\"}", address);
+    struct job long_one;
+    struct err why = {0};
+    assert_int_equal(parse(&long_one, "a", far, &why), -ERR_INVALID_JOB);
+    assert_string_equal(why.text,
+                        "'/image' has 2049 bytes, an address that is no data URL at most 2048");
+    free(far);
+    free(address);
     for (size_t i = 0; i < sizeof refused / sizeof *refused; i++) {
         struct job job;
         struct err err = {0};

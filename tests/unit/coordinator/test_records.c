@@ -285,6 +285,60 @@ static void test_digests(void **state)
     free(text);
 }
 
+/* Each kind, taken over from its state: its tasks are those that it would have had. */
+static void test_every_kind_comes_back(void **state)
+{
+    static const char *const kinds[] = {
+        "\"type\":\"variation\",\"image\":\"file:///a/b.png\",\"start\":\"picture\",\"n\":2",
+        "\"type\":\"interpolate\",\"inputs\":[{\"image\":\"http://a/"
+        "b\"},{\"text\":\"c\"}],\"frames\":3",
+        "\"type\":\"edit\",\"image\":\"http://a/b\",\"mask\":\"http://a/"
+        "m\",\"mask_mode\":\"white\","
+        "\"feather\":3,\"prompt\":\"d\",\"resample\":4",
+        "\"type\":\"text-diff\",\"image\":\"http://a/b\",\"from\":\"c\",\"to\":\"d\",\"frames\":4",
+        "\"type\":\"upscale\",\"image\":\"http://a/b\",\"from\":64,\"preview\":2",
+        "\"type\":\"embed\",\"inputs\":[{\"text\":\"c\"},{\"image\":\"http://a/b\"}]",
+        "\"type\":\"score\",\"inputs\":[{\"image\":\"http://a/b\"}],\"prompt\":\"c\"",
+        "\"type\":\"text-to-image\",\"prompt\":\"c\",\"stop_at\":64,\"n\":1,\"best_of\":3,"
+        "\"prior_candidates\":2,\"overflow\":\"split\",\"output\":{\"format\":\"webp\",\"quality\":"
+        "80}",
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
+        struct fixture f;
+        struct live_job *back = NULL;
+        const struct kafka_output *output = NULL;
+        struct err err;
+        fixture_init(&f);
+        char *text = xasprintf("{\"version\":1,%s}", kinds[i]);
+        struct outbox *out = send_job(&f, "job", text);
+        handle_settle(&f.handler);
+        if (outputs_to(out, topic_name(TOPIC_STATE), &output) != 1)
+            fail_msg("%s was not accepted", kinds[i]);
+        struct kafka_record record = record_of(output);
+        if (state_decode(&back, HOME, &record, &err) != 0)
+            fail_msg("%s: %s", kinds[i], err.text);
+        const struct job *job = &find(&f, "job")->job;
+        for (int image = 0; image < job->n; image++) {
+            struct task before, after, read;
+            task_from_job(&before, job, image, HOME, NOW, NOW);
+            task_from_job(&after, &back->job, image, HOME, NOW, NOW);
+            char *wanted = task_to_json(&before), *got = task_to_json(&after);
+            assert_string_equal(got, wanted);
+            if (task_parse(&read, got, strlen(got), &err) != 0)
+                fail_msg("%s: %s", kinds[i], err.text);
+            task_release(&before);
+            task_release(&after);
+            task_release(&read);
+            free(wanted);
+            free(got);
+        }
+        live_job_free(back);
+        free(text);
+        fixture_release(&f);
+    }
+}
+
 static void test_times(void **state)
 {
     char text[CLOCK_ISO_SIZE];
@@ -313,6 +367,7 @@ int main(void)
         cmocka_unit_test(test_the_impossible_is_refused),
         cmocka_unit_test(test_pictures_without_a_request_are_refused),
         cmocka_unit_test(test_digests),
+        cmocka_unit_test(test_every_kind_comes_back),
         cmocka_unit_test(test_times),
     };
     log_init("test", LOG_LEVEL_ERROR);

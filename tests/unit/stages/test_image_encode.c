@@ -184,6 +184,25 @@ static void what_is_missing_fails_the_item(void **state)
     }
 }
 
+/* A record may say any width: nothing is read beyond it. */
+static void texts_of_another_width_fail(void **state)
+{
+    (void)state;
+    static const enum job_type types[] = {JOB_TEXT_DIFF, JOB_SCORE, JOB_INTERPOLATE};
+    for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
+        struct item item;
+        begin(&item, types[i], "");
+        item.embed_dim = 1;
+        item.text_rows = 4;
+        item.text_embed = xcalloc(4, sizeof(float));
+        add_picture(&item, 255, 0, 0);
+        add_picture(&item, 0, 255, 0);
+        run(images, &item);
+        assert_int_equal(item.err.code, ERR_INVALID_RECORD);
+        item_release(&item);
+    }
+}
+
 static void an_upscale_begins_with_its_source(void **state)
 {
     (void)state;
@@ -250,6 +269,7 @@ int main(void)
         cmocka_unit_test(a_turn_keeps_what_it_turned),
         cmocka_unit_test(scores),
         cmocka_unit_test(what_is_missing_fails_the_item),
+        cmocka_unit_test(texts_of_another_width_fail),
         cmocka_unit_test(an_upscale_begins_with_its_source),
         cmocka_unit_test(a_long_text),
     };

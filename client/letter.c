@@ -195,7 +195,7 @@ static int task_resend(const struct letter *letter, const char *header, struct r
                        "its task cannot be read, so there is nothing to send");
     int rc = id_make(letter, task.job, task.image, resend, err);
     if (rc == 0) {
-        char *request = task_request_json(&task);
+        char *request = task_request_json(&task, false);
         json_t *body = NULL;
         if (jsonx_parse(&body, request, strlen(request), NULL) < 0)
             BUG("a request that was just written cannot be read");

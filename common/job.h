@@ -130,11 +130,12 @@ bool task_compatible(const struct task *a, const struct task *b);
 double task_progress(const struct task *task, int step);
 
 /*
- * For the picture's metadata: A1111's infotext, and a job record (JSON) that makes this one picture
- * again; pictures that it was made from are in it only where they have a URL of the web. Neither
- * holds an id or a time, so that the same picture has the same bytes. Owned strings.
+ * A1111's infotext, and a job record (JSON) that makes this one picture again. Neither holds an id
+ * or a time, so that the same picture has the same bytes. `hide_addresses` is for the picture's
+ * metadata: of the pictures that it was made from, those without a URL of the web are "data:,";
+ * else the record can be sent. Owned strings.
  */
 char *task_infotext(const struct task *task);
-char *task_request_json(const struct task *task);
+char *task_request_json(const struct task *task, bool hide_addresses);
 
 #endif

@@ -20,7 +20,7 @@ int picture_encode(const struct task *task, const float *pixels, int size, void 
     if (rc < 0)
         return rc;
     char *parameters = task_infotext(task);
-    char *request = task_request_json(task);
+    char *request = task_request_json(task, true);
     struct image_metadata metadata = {.parameters = parameters,
                                       .job = request,
                                       .description = task->prompt,

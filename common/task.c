@@ -384,21 +384,22 @@ static void hide_address(char **address)
     *address = xstrdup("data:,");
 }
 
-static void copy_sources(struct sources *to, const struct sources *from)
+static void hide_sources(struct sources *sources)
 {
-    sources_copy(to, from);
-    hide_address(&to->image);
-    hide_address(&to->mask);
-    for (int i = 0; i < to->count; i++)
-        hide_address(&to->inputs[i].image);
+    hide_address(&sources->image);
+    hide_address(&sources->mask);
+    for (int i = 0; i < sources->count; i++)
+        hide_address(&sources->inputs[i].image);
 }
 
 /* The job that makes this picture alone: of frames, a mixture or a turn of its own. */
-char *task_request_json(const struct task *task)
+char *task_request_json(const struct task *task, bool hide_addresses)
 {
     const struct hop *prior = find_hop(task, STAGE_PRIOR), *decoder = find_hop(task, STAGE_DECODER);
     struct sources sources;
-    copy_sources(&sources, &task->sources);
+    sources_copy(&sources, &task->sources);
+    if (hide_addresses)
+        hide_sources(&sources);
     struct job job = {
         .type = task->type,
         .prompt = task->prompt,

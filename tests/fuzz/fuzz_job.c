@@ -50,7 +50,7 @@ static void check_task(const struct job *job, int image)
     struct err err;
     task_from_job(&task, job, image, 3, 1000, 2000);
     char *text = task_to_json(&task), *info = task_infotext(&task);
-    char *request = task_request_json(&task);
+    char *request = task_request_json(&task, true);
     BUG_ON(task_parse(&again, text, strlen(text), &err) != 0);
     char *second = task_to_json(&again);
     BUG_ON(strcmp(text, second) != 0);

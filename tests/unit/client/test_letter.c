@@ -242,6 +242,20 @@ static void test_what_is_not_sent(void **state)
     free(large);
 }
 
+/* The letter of a task that a worker could not do. */
+static struct letter letter_of_task(const struct task *task, const char *topic)
+{
+    struct letter letter;
+    struct err err;
+    char *json = task_to_json(task);
+    const struct kafka_header header = {"task", json, strlen(json)};
+    const struct kafka_record record = {
+        .topic = topic, .headers = &header, .header_count = 1, .value = "\xff", .value_size = 1};
+    assert_int_equal(read_back(&letter, &record, task->job, false, &err), 0);
+    free(json);
+    return letter;
+}
+
 static struct letter task_letter(const char *id, const char *topic, enum task_class task_class)
 {
     struct task task = {
@@ -258,15 +272,8 @@ static struct letter task_letter(const char *id, const char *topic, enum task_cl
         .hop = 1,
         .created_at_ms = 1,
         .enqueued_at_ms = 1};
-    struct letter letter;
-    struct err err;
     strcpy(task.job, id);
-    char *json = task_to_json(&task);
-    const struct kafka_header header = {"task", json, strlen(json)};
-    const struct kafka_record record = {
-        .topic = topic, .headers = &header, .header_count = 1, .value = "\xff", .value_size = 1};
-    assert_int_equal(read_back(&letter, &record, id, false, &err), 0);
-    free(json);
+    struct letter letter = letter_of_task(&task, topic);
     task_release(&task);
     return letter;
 }
@@ -307,6 +314,46 @@ static void test_used_up_tries_become_a_job(void **state)
     resend_release(&resend);
 }
 
+/* Sources go out as they were; of a data URL a task has the URI under which it was stored. */
+static void test_sources_are_sent_again(void **state)
+{
+    static const char *const addresses[] = {
+        "file:///store/mine/image.png",
+        "s3://bucket/mine/image.png",
+        "https://example.org/a.png",
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof addresses / sizeof *addresses; i++) {
+        const struct task task = {
+            .job = "mine",
+            .images = 1,
+            .type = JOB_EDIT,
+            .model = "emoji",
+            .prompt = (char[]){"a hat"},
+            .negative_prompt = (char[]){""},
+            .seed = 44,
+            .size = 64,
+            .sources = {.image = (char *)addresses[i], .mask = (char *)addresses[i], .side = 64},
+            .route = {{STAGE_TEXT_ENCODE, 0, 0}, {STAGE_PRIOR, 5, 4}, {STAGE_DECODER, 7, 3}},
+            .hops = 3,
+            .hop = 1,
+            .created_at_ms = 1,
+            .enqueued_at_ms = 1,
+        };
+        struct resend resend = resend_of(letter_of_task(&task, "unclip.tasks.decoder"));
+        struct job job;
+        struct err err;
+        assert_int_equal(job_parse(&job, resend.output.key, resend.output.key_size,
+                                   resend.output.value, resend.output.value_size, "t", 0, 0, &err),
+                         0);
+        assert_int_equal(job.type, JOB_EDIT);
+        assert_string_equal(job.sources->image, addresses[i]);
+        assert_string_equal(job.sources->mask, addresses[i]);
+        job_release(&job);
+        resend_release(&resend);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -321,6 +368,7 @@ int main(void)
         cmocka_unit_test(test_what_is_not_sent),
         cmocka_unit_test(test_task_becomes_a_job_of_its_picture),
         cmocka_unit_test(test_used_up_tries_become_a_job),
+        cmocka_unit_test(test_sources_are_sent_again),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -262,7 +262,7 @@ static void request_is_a_job(void **state)
     struct job job;
     struct err err;
     make_task(&task, "a red heart", "", 4);
-    char *text = task_request_json(&task);
+    char *text = task_request_json(&task, true);
     assert_string_equal(text,
                         "{\"version\":1,\"type\":\"text-to-image\",\"prompt\":\"a red heart\","
                         "\"n\":1,\"model\":\"emoji\",\"size\":256,\"seed\":43,"
@@ -276,7 +276,7 @@ static void request_is_a_job(void **state)
                                      .steps = {0, 1, 1, 1, 1}};
     assert_int_equal(job_plan(&job, &other, &err), 0);
     task_from_job(&again, &job, 0, 0, 0, 0);
-    char *second = task_request_json(&again);
+    char *second = task_request_json(&again, true);
     assert_string_equal(second, text);
     free(text);
     free(second);
@@ -285,7 +285,7 @@ static void request_is_a_job(void **state)
     task_release(&again);
 }
 
-/* What a picture was made from is told by URLs of the web alone. */
+/* What a picture was made from is told by URLs of the web alone, but sent again as it is. */
 static void request_of_sources(void **state)
 {
     (void)state;
@@ -304,12 +304,19 @@ static void request_of_sources(void **state)
             .model = "emoji",
             .sources = {.inputs = &input, .count = 1, .image = (char *)cases[i][0]},
         };
-        char *text = task_request_json(&task);
+        char *text = task_request_json(&task, true);
         json_t *record = json_loads(text, 0, NULL);
         assert_string_equal(json_string_value(json_object_get(record, "image")), cases[i][1]);
         json_t *first = json_array_get(json_object_get(record, "inputs"), 0);
         assert_string_equal(json_string_value(json_object_get(first, "image")), cases[i][1]);
         assert_string_equal(input.image, cases[i][0]); /* the task keeps its own */
+        json_decref(record);
+        free(text);
+        text = task_request_json(&task, false); /* to be sent again */
+        record = json_loads(text, 0, NULL);
+        assert_string_equal(json_string_value(json_object_get(record, "image")), cases[i][0]);
+        first = json_array_get(json_object_get(record, "inputs"), 0);
+        assert_string_equal(json_string_value(json_object_get(first, "image")), cases[i][0]);
         json_decref(record);
         free(text);
     }

@@ -56,7 +56,7 @@ static int read_for(void *context, const char *address, void **bytes, size_t *si
     if (judged && fetch_is_data(address))
         return err_set(err, ERR_INVALID_RECORD, "a picture to be judged is not in the store");
     int rc = read_picture(reading->pictures, address, bytes, size, err);
-    if (rc || !judged)
+    if (rc || !judged || parcel->uri)
         return rc;
     parcel->uri = parcel_keep(parcel, xstrdup(address));
     digest_of(*bytes, *size, parcel->sha256);
@@ -78,8 +78,10 @@ size_t pictures_take(struct pictures *pictures, struct parcel *parcel)
     struct err err = {0};
     if (!intake_needed(&parcel->task))
         return 0;
-    if (intake_fill(&parcel->item, &parcel->task, read_for, &reading, &err))
+    if (intake_fill(&parcel->item, &parcel->task, read_for, &reading, &err)) {
         parcel_fail(parcel, &err);
+        intake_forget(&parcel->item);
+    }
     return pixels_of(&parcel->item);
 }
 

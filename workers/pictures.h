@@ -23,8 +23,9 @@ struct pictures {
 
 /*
  * Fills the parcel's item (stages/intake.h), if its task is at the hop that takes pictures in; of a
- * score job also the parcel's uri and sha256, which are those of the judged picture. A failure
- * makes it a failed parcel. Returns how many pixels wait for the encoder.
+ * score job also the parcel's uri and sha256, which are those of the judged picture (the first).
+ * A failure makes it a failed parcel, which holds no pixels. Returns how many pixels wait for the
+ * encoder.
  */
 size_t pictures_take(struct pictures *pictures, struct parcel *parcel);
 /* Forgets what was read last: a batch is over. */

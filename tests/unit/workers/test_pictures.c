@@ -136,6 +136,44 @@ static void a_score_names_the_judged_picture(void **state)
     parcel_free(parcel);
 }
 
+/* A task may name more than a job may: what the parcel keeps of them does not grow. */
+static void a_score_keeps_the_first_picture_alone(void **state)
+{
+    (void)state;
+    enum { COUNT = ITEM_INPUTS_MAX };
+    char *uri = put_picture("job/a.png", 3, 3, 7), *other = put_picture("job/b.png", 3, 3, 8);
+    struct parcel *parcel = make(JOB_SCORE, uri);
+    struct sources *sources = &parcel->task.sources;
+    sources->inputs = xrealloc(sources->inputs, COUNT * sizeof(*sources->inputs));
+    for (; sources->count < COUNT; sources->count++)
+        sources->inputs[sources->count] = (struct job_input){.image = xstrdup(other), .weight = 1};
+    pictures_take(&pictures, parcel);
+    assert_int_equal(parcel->outcome, OUTCOME_OPEN);
+    assert_string_equal(parcel->uri, uri);
+    assert_int_equal(parcel->memory_count, 1);
+    parcel_free(parcel);
+    free(uri);
+    free(other);
+}
+
+/* What was decoded before an input that fails is not held until the batch ends. */
+static void a_failure_holds_no_pixels(void **state)
+{
+    (void)state;
+    char *uri = put_picture("job/a.png", 5, 4, 9);
+    struct parcel *parcel = make(JOB_EMBED, uri);
+    struct sources *sources = &parcel->task.sources;
+    sources->inputs = xrealloc(sources->inputs, 2 * sizeof(*sources->inputs));
+    sources->inputs[1] = (struct job_input){.image = xstrdup("file:///nowhere"), .weight = 1};
+    sources->count = 2;
+    assert_int_equal(pictures_take(&pictures, parcel), 0);
+    assert_int_equal(parcel->outcome, OUTCOME_FAILED);
+    assert_int_equal(parcel->item.input_count, 2);
+    assert_null(parcel->item.inputs[0].pixels);
+    parcel_free(parcel);
+    free(uri);
+}
+
 static void only_its_own_hop_reads(void **state)
 {
     (void)state;
@@ -214,6 +252,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_teardown(a_batch_reads_a_picture_once, empty),
         cmocka_unit_test_teardown(a_score_names_the_judged_picture, empty),
+        cmocka_unit_test_teardown(a_score_keeps_the_first_picture_alone, empty),
+        cmocka_unit_test_teardown(a_failure_holds_no_pixels, empty),
         cmocka_unit_test_teardown(only_its_own_hop_reads, empty),
         cmocka_unit_test_teardown(embeddings_are_kept_by_pixels_and_model, empty),
         cmocka_unit_test_teardown(without_redis_nothing_is_found, empty),

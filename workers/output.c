@@ -299,19 +299,24 @@ static int small_int(const json_t *object, const char *key, int limit)
     return number >= 0 && number < limit ? (int)number : -1;
 }
 
-/* Where our stage is in the route of a header that is no valid task; 0 where that cannot be told.
- */
+static bool ours(const struct output *output, const json_t *hop)
+{
+    const char *stage = json_string_value(json_object_get(hop, "stage"));
+    return stage && strcmp(stage, stage_name(output->stage)) == 0;
+}
+
+/* Where our stage is in the route of a header that is no valid task: where the header says, if that
+   can be, since a stage may stand in a route twice. 0 where it cannot be told. */
 static int readable_hop(const struct output *output, const json_t *task)
 {
-    size_t i;
-    const json_t *hop;
-    json_array_foreach (json_object_get(task, "route"), i, hop) {
-        const char *stage = json_string_value(json_object_get(hop, "stage"));
-        if (i < ROUTE_MAX && stage && strcmp(stage, stage_name(output->stage)) == 0)
+    const json_t *route = json_object_get(task, "route");
+    int told = small_int(task, "hop", ROUTE_MAX);
+    if (told >= 0 && ours(output, json_array_get(route, (size_t)told)))
+        return told;
+    for (size_t i = 0; i < json_array_size(route) && i < ROUTE_MAX; i++)
+        if (ours(output, json_array_get(route, i)))
             return (int)i;
-    }
-    int hop_told = small_int(task, "hop", ROUTE_MAX);
-    return hop_told < 0 ? 0 : hop_told;
+    return told < 0 ? 0 : told;
 }
 
 /* The job's id in a header that is JSON, though no valid task; else NULL. */

@@ -555,7 +555,7 @@ static void unreadable_tasks_that_were_tried_again(void **state)
     (void)state;
     for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
         struct parcel *parcel;
-        char header[256];
+        char header[300];
         snprintf(header, sizeof(header), "{\"job\":\"my-heart\",\"image\":1,\"home\":3%s}",
                  cases[i].more);
         assert_int_equal(refuse(header, &parcel), 2);
@@ -596,6 +596,13 @@ static void letters_always_fit(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        /* a stage that stands twice: the one that it is at */
+        {",\"attempt\":1,\"hop\":2,"
+         "\"route\":[{\"stage\":\"prior\"},{\"stage\":\"decoder\"},{\"stage\":\"prior\"}]",
+         1, 2},
+        {",\"attempt\":1,\"hop\":1,"
+         "\"route\":[{\"stage\":\"prior\"},{\"stage\":\"decoder\"},{\"stage\":\"prior\"}]",
+         1, 0},
         cmocka_unit_test(next_task),
         cmocka_unit_test(bulk_stays_bulk),
         cmocka_unit_test(large_tensors_go_by_reference),

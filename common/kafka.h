@@ -22,7 +22,8 @@
 #include "common/config.h"
 #include "common/err.h"
 
-#define KAFKA_RECORD_MAX (900u << 10) /* bytes of value; larger ones go by reference */
+#define KAFKA_RECORD_MAX                                                                           \
+    (900u << 10) /* bytes of key, headers and value; larger values go by reference */
 #define KAFKA_PATIENCE_MS                                                                          \
     3600000 /* how long servers let the brokers be away in a commit, whose                         \
                results they keep, before they give up and exit */

@@ -15,13 +15,12 @@ static const char take_back[] = "local left = redis.call('DECR', KEYS[1])\n"
                                 "if left <= 0 then redis.call('DEL', KEYS[1]) end\n"
                                 "return left\n";
 
-static const char *key_of(const struct deaths *deaths, const struct parcel *parcel,
-                          char out[REDIS_KEY_SIZE])
+static const char *key_of(const struct parcel *parcel, char out[REDIS_KEY_SIZE])
 {
-    char name[JOB_ID_MAX + 64];
-    snprintf(name, sizeof(name), "%s/%d.%s", parcel->task.job, parcel->task.image,
-             stage_name(deaths->stage));
-    return redis_key(REDIS_KEY_STARTED, name, out);
+    char *name = task_hop_name(&parcel->task, parcel->task.hop);
+    redis_key(REDIS_KEY_STARTED, name, out);
+    free(name);
+    return out;
 }
 
 static void note(struct deaths *deaths, int rc, const struct err *err)
@@ -56,7 +55,7 @@ static int read_counts(struct deaths *deaths, struct parcel **asked, size_t coun
     struct redis_reply *reply;
     args[0] = REDIS_STRING("MGET");
     for (size_t i = 0; i < count; i++)
-        args[i + 1] = REDIS_STRING(key_of(deaths, asked[i], keys[i]));
+        args[i + 1] = REDIS_STRING(key_of(asked[i], keys[i]));
     int rc = redis_command(deaths->redis, args, count + 1, &reply, err);
     for (size_t i = 0; !rc && i < count && i < reply->count; i++)
         if (reply->items[i].kind == REDIS_BYTES)
@@ -90,7 +89,7 @@ static void queue(struct deaths *deaths, const struct parcel *parcel, const char
 {
     char key[REDIS_KEY_SIZE];
     struct err err;
-    struct redis_arg args[3] = {REDIS_STRING(command), REDIS_STRING(key_of(deaths, parcel, key)),
+    struct redis_arg args[3] = {REDIS_STRING(command), REDIS_STRING(key_of(parcel, key)),
                                 REDIS_STRING(argument ? argument : "")};
     redis_queue(deaths->redis, args, argument ? 3 : 2, &err);
 }
@@ -143,7 +142,7 @@ void deaths_take_back(struct deaths *deaths, struct parcel *const *parcels, size
         if (!parcels[i]->counted)
             continue;
         parcels[i]->counted = false;
-        struct redis_arg args[] = {REDIS_STRING(key_of(deaths, parcels[i], key))};
+        struct redis_arg args[] = {REDIS_STRING(key_of(parcels[i], key))};
         rc = redis_script(deaths->redis, take_back, args, 1, 1, NULL, &err);
         note(deaths, rc, &err);
     }

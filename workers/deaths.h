@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Tasks that kill their worker. Before a task is computed it is counted in Redis,
- * unclip:started:JOB/IMAGE.STAGE, and after its commit the count is removed; a worker that dies in
- * between leaves it behind. So a task that is found with a count is a suspect: it is computed in a
- * batch of its own, and after so many deaths not at all. Redis may be away: then nothing is counted
- * and nobody is a suspect, which is said once. Used by the Kafka thread alone.
+ * unclip:started:NAME (task_hop_name()), and after its commit the count is removed; a worker that
+ * dies in between leaves it behind. So a task that is found with a count is a suspect: it is
+ * computed in a batch of its own, and after so many deaths not at all. Redis may be away: then
+ * nothing is counted and nobody is a suspect, which is said once. Used by the Kafka thread alone.
  */
 #ifndef UNCLIP_WORKERS_DEATHS_H
 #define UNCLIP_WORKERS_DEATHS_H
@@ -18,9 +18,8 @@
 
 struct deaths {
     struct redis *redis; /* borrowed */
-    enum stage stage;
-    int limit; /* deaths after which a task is not computed any more */
-    bool away; /* said so */
+    int limit;           /* deaths after which a task is not computed any more */
+    bool away;           /* said so */
 };
 
 /* Reads the counts into parcel->deaths, in one round trip; a parcel over the limit fails as

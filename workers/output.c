@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Records out of parcels. A picture and a task by reference have names made of job, image and stage
- * alone, so that writing one again after a crash puts the same bytes in the same place.
+ * (task_hop_name()) alone, so that writing one again after a crash puts the same bytes in the same
+ * place.
  */
 #include "workers/output.h"
 
@@ -94,19 +95,28 @@ static int store_product(const struct output *output, struct parcel *parcel, str
 
 /* --- the next task --- */
 
+/* Key and headers: the limit is of the whole record. */
+static size_t record_size(const struct kafka_output *record)
+{
+    size_t size = record->key_size;
+    for (size_t i = 0; i < record->header_count; i++)
+        size += strlen(record->headers[i].name) + record->headers[i].size;
+    return size;
+}
+
 /* The tensors go into the record, or into the store with their URI in the header `ref`. */
 static int place_tensors(const struct output *output, struct parcel *parcel,
                          struct kafka_output *record, struct err *err)
 {
-    enum stage next = parcel->task.route[parcel->task.hop + 1].stage;
+    int next = parcel->task.hop + 1;
     void *bytes;
     size_t size;
-    unsigned groups = tensors_needed(&parcel->task, parcel->task.hop + 1);
+    unsigned groups = tensors_needed(&parcel->task, next);
     int rc = tensors_encode(&parcel->item, groups, &bytes, &size, err);
     if (rc)
         return rc;
     parcel_keep(parcel, bytes);
-    if (size <= KAFKA_RECORD_MAX) {
+    if (record_size(record) + size <= KAFKA_RECORD_MAX) {
         record->value = bytes;
         record->value_size = size;
         return 0;
@@ -164,7 +174,7 @@ static int keep_tensors(const struct output *output, struct parcel *parcel, stru
     char *uri;
     int rc = task_decode_ref(&parcel->task, record, output->storage, &uri, err);
     if (!rc && !uri) {
-        char *name = task_tensors_name(&parcel->task, output->stage);
+        char *name = task_tensors_name(&parcel->task, parcel->task.hop);
         rc = store(output, parcel, name, record->value, record->value_size, &uri, err);
         free(name);
     }

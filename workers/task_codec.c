@@ -136,9 +136,20 @@ int task_decode(struct task *task, const struct kafka_record *record, enum stage
     return rc;
 }
 
-char *task_tensors_name(const struct task *task, enum stage stage)
+char *task_hop_name(const struct task *task, int hop)
 {
-    return xasprintf("%s/%d.%s.safetensors", task->job, task->image, stage_name(stage));
+    enum stage stage = task->route[hop].stage;
+    if (comes_before(task, hop, stage))
+        return xasprintf("%s/%d.%s.%d", task->job, task->image, stage_name(stage), hop);
+    return xasprintf("%s/%d.%s", task->job, task->image, stage_name(stage));
+}
+
+char *task_tensors_name(const struct task *task, int hop)
+{
+    char *place = task_hop_name(task, hop);
+    char *name = xasprintf("%s.safetensors", place);
+    free(place);
+    return name;
 }
 
 int task_decode_ref(const struct task *task, const struct kafka_record *record,
@@ -149,7 +160,7 @@ int task_decode_ref(const struct task *task, const struct kafka_record *record,
     *uri = NULL;
     if (!header)
         return 0;
-    char *name = task_tensors_name(task, task_hop(task)->stage);
+    char *name = task_tensors_name(task, task->hop);
     int rc = storage_uri(storage, name, &own, err);
     free(name);
     if (rc)

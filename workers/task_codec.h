@@ -41,8 +41,11 @@ unsigned tensors_present(const struct item *item);
  */
 int task_decode(struct task *task, const struct kafka_record *record, enum stage stage, int homes,
                 struct err *err);
-/* The name in the artifact store of what the task takes to `stage` by reference. Owned. */
-char *task_tensors_name(const struct task *task, enum stage stage);
+/* What the task at `hop` of its route is called where it is known by one name: JOB/IMAGE.STAGE, and
+   JOB/IMAGE.STAGE.HOP where the stage stands a second time in the route. Owned. */
+char *task_hop_name(const struct task *task, int hop);
+/* The name in the artifact store of what the task takes to `hop` by reference. Owned. */
+char *task_tensors_name(const struct task *task, int hop);
 /*
  * Reads the header `ref` of a task that is at its stage. *uri (owned) is NULL when there is no such
  * header. Error: ERR_INVALID_RECORD when it is anything but the URI of this very task's tensors.

@@ -415,8 +415,7 @@ static int start(struct worker *worker, struct shard *shard, struct models *mode
         (rc = redis_open(&worker->redis, config->redis, worker->clock, err)) ||
         (rc = kafka_start(worker, err)))
         return rc;
-    worker->deaths = (struct deaths){
-        .redis = worker->redis, .stage = worker->stage, .limit = (int)config->death_limit};
+    worker->deaths = (struct deaths){.redis = worker->redis, .limit = (int)config->death_limit};
     worker->presence = (struct presence){.redis = worker->redis,
                                          .clock = worker->clock,
                                          .stage = worker->stage,

@@ -14,7 +14,7 @@
 #define KEY "unclip:started:my-heart/1.prior"
 
 static struct redis_fixture server;
-static struct deaths deaths = {.stage = STAGE_PRIOR, .limit = 3};
+static struct deaths deaths = {.limit = 3};
 
 static int start(void **state)
 {
@@ -129,6 +129,29 @@ static void test_given_up_and_lost(void **state)
     done(parcel);
 }
 
+/* A route may have a stage twice: each has its own count. */
+static void test_a_stage_that_stands_twice(void **state)
+{
+    (void)state;
+    struct parcel *parcels[2];
+    for (int i = 0; i < 2; i++) {
+        parcels[i] = xcalloc(1, sizeof(*parcels[i]));
+        parcels[i]->has_task = true;
+        parcels[i]->task = fixture_scored_task(2 * i);
+    }
+    deaths_count(&deaths, parcels, 1);
+    deaths_look(&deaths, parcels + 1, 1);
+    assert_int_equal(parcels[1]->deaths, 0);
+    deaths_count(&deaths, parcels + 1, 1);
+    deaths_clear(&deaths, parcels, 1);
+    assert_string_equal(redis_ask(&server, "GET", "unclip:started:my-heart/1.image-encode", NULL),
+                        "");
+    assert_string_equal(redis_ask(&server, "GET", "unclip:started:my-heart/1.image-encode.2", NULL),
+                        "1");
+    for (int i = 0; i < 2; i++)
+        done(parcels[i]);
+}
+
 static void test_unreadable_records_are_left_out(void **state)
 {
     (void)state;
@@ -162,6 +185,7 @@ int main(void)
         cmocka_unit_test_setup(test_deaths, clean),
         cmocka_unit_test_setup(test_taken_back_once, clean),
         cmocka_unit_test_setup(test_given_up_and_lost, clean),
+        cmocka_unit_test_setup(test_a_stage_that_stands_twice, clean),
         cmocka_unit_test(test_unreadable_records_are_left_out),
         cmocka_unit_test(test_redis_away),
     };

@@ -164,6 +164,55 @@ static void large_tensors_go_by_reference(void **state)
     done(parcel);
 }
 
+/* The limit is of key and headers, too: a long prompt leaves less room for tensors. */
+static void long_headers_count(void **state)
+{
+    (void)state;
+    enum { SIDE = 276, PROMPT = 20000 }; /* the tensors are some 5 KB below the limit */
+    for (int longer = 0; longer < 2; longer++) {
+        struct parcel *parcel = make(STAGE_DECODER, FIXTURE_HOPS);
+        free(parcel->item.image);
+        parcel->item.image_size = SIDE;
+        parcel->item.image = calloc((size_t)SIDE * SIDE * 3, sizeof(float));
+        if (longer) {
+            free(parcel->task.prompt);
+            parcel->task.prompt = xcalloc(PROMPT + 1, 1);
+            memset(parcel->task.prompt, 'a', PROMPT);
+        }
+        output_product(&output, parcel, 5000);
+        const struct kafka_output *record = &parcel->outputs[0];
+        size_t size = record->key_size + record->value_size;
+        for (size_t i = 0; i < record->header_count; i++)
+            size += strlen(record->headers[i].name) + record->headers[i].size;
+        assert_true(size <= KAFKA_RECORD_MAX);
+        assert_int_equal(record->header_count, longer ? 2 : 1);
+        done(parcel);
+    }
+}
+
+/* Where a stage stands twice in the route, each has an object of its own. */
+static void each_hop_has_its_own_object(void **state)
+{
+    (void)state;
+    struct err err = {0};
+    char *own;
+    struct parcel *parcel = make(STAGE_DECODER, FIXTURE_HOPS);
+    task_release(&parcel->task);
+    parcel->task = fixture_scored_task(1);
+    free(parcel->item.image);
+    parcel->item.image_size = 512;
+    parcel->item.image = calloc(512 * 512 * 3, sizeof(float));
+    run(parcel);
+    const struct kafka_output *record = &parcel->outputs[0];
+    assert_int_equal(record->header_count, 2);
+    assert_int_equal(
+        storage_uri(output.storage, "my-heart/1.image-encode.2.safetensors", &own, &err), 0);
+    assert_int_equal(record->headers[1].size, strlen(own));
+    assert_memory_equal(record->headers[1].value, own, strlen(own));
+    free(own);
+    done(parcel);
+}
+
 static void picture_at_the_end(void **state)
 {
     (void)state;
@@ -547,6 +596,13 @@ static void unreadable_tasks_that_were_tried_again(void **state)
     } cases[] = {
         {",\"attempt\":2,\"hop\":7,\"route\":[{\"stage\":\"text-encode\"},{\"stage\":\"prior\"}]",
          2, 1},
+        /* a stage that stands twice: the one that it is at */
+        {",\"attempt\":1,\"hop\":2,"
+         "\"route\":[{\"stage\":\"prior\"},{\"stage\":\"decoder\"},{\"stage\":\"prior\"}]",
+         1, 2},
+        {",\"attempt\":1,\"hop\":1,"
+         "\"route\":[{\"stage\":\"prior\"},{\"stage\":\"decoder\"},{\"stage\":\"prior\"}]",
+         1, 0},
         {",\"attempt\":1,\"hop\":3,\"route\":[7,{},{\"stage\":\"prior\"}]", 1, 2},
         {",\"attempt\":1000,\"hop\":3,\"route\":\"prior\"", 1000, 3},
         {",\"attempt\":1001,\"hop\":7", 0, 0},
@@ -596,16 +652,11 @@ static void letters_always_fit(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        /* a stage that stands twice: the one that it is at */
-        {",\"attempt\":1,\"hop\":2,"
-         "\"route\":[{\"stage\":\"prior\"},{\"stage\":\"decoder\"},{\"stage\":\"prior\"}]",
-         1, 2},
-        {",\"attempt\":1,\"hop\":1,"
-         "\"route\":[{\"stage\":\"prior\"},{\"stage\":\"decoder\"},{\"stage\":\"prior\"}]",
-         1, 0},
         cmocka_unit_test(next_task),
         cmocka_unit_test(bulk_stays_bulk),
         cmocka_unit_test(large_tensors_go_by_reference),
+        cmocka_unit_test(long_headers_count),
+        cmocka_unit_test(each_hop_has_its_own_object),
         cmocka_unit_test(picture_at_the_end),
         cmocka_unit_test(dropped_tokens_are_told),
         cmocka_unit_test(pictures_have_the_form_that_is_asked_for),

@@ -72,6 +72,23 @@ static void each_stage_gets_what_it_needs(void **state)
     task_release(&task);
 }
 
+static void names_tell_hops_apart(void **state)
+{
+    (void)state;
+    static const char *const wanted[] = {"my-heart/1.image-encode", "my-heart/1.decoder",
+                                         "my-heart/1.image-encode.2"};
+    struct task task = fixture_scored_task(0);
+    for (int hop = 0; hop < task.hops; hop++) {
+        char *name = task_hop_name(&task, hop), *tensors = task_tensors_name(&task, hop);
+        assert_string_equal(name, wanted[hop]);
+        assert_memory_equal(tensors, name, strlen(name));
+        assert_string_equal(tensors + strlen(name), ".safetensors");
+        free(name);
+        free(tensors);
+    }
+    task_release(&task);
+}
+
 static void nothing_is_needed_to_encode_text(void **state)
 {
     (void)state;
@@ -249,6 +266,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(round_trip),
         cmocka_unit_test(each_stage_gets_what_it_needs),
+        cmocka_unit_test(names_tell_hops_apart),
         cmocka_unit_test(nothing_is_needed_to_encode_text),
         cmocka_unit_test(tensor_that_was_never_made),
         cmocka_unit_test(wrong_tensors),

@@ -39,6 +39,18 @@ static inline struct task fixture_task(enum stage stage)
     return task;
 }
 
+/* The same of a picture that is made from one and gets a score: image-encode, first and last. */
+static inline struct task fixture_scored_task(int hop)
+{
+    struct task task = fixture_task(STAGE_TEXT_ENCODE);
+    task.type = JOB_VARIATION;
+    task.hops = 3;
+    task.route[0] = task.route[2] = (struct hop){.stage = STAGE_IMAGE_ENCODE};
+    task.route[1] = (struct hop){.stage = STAGE_DECODER, .steps = 25, .guidance = 2};
+    task.hop = hop;
+    return task;
+}
+
 static inline float *fixture_floats(size_t count, float first)
 {
     float *numbers = malloc(count * sizeof(*numbers));

@@ -177,7 +177,7 @@ static void on_preview(void *context, size_t item, const float *x0, int size)
                &err);
 }
 
-/* Before anything is computed. */
+/* Before anything is computed, and before each task's pictures are read. */
 static void drop_unwanted(struct pass *pass)
 {
     if (pass->count == 0)
@@ -347,15 +347,29 @@ static void keep_pictures(struct pass *pass, const char *model)
     }
 }
 
+/* Servers may be slow: by now what was wanted when the batch began may be so no more. */
+static void drop_before_reading(struct compute *compute, struct parcel *parcel)
+{
+    struct pass one;
+    if (!intake_needed(&parcel->task))
+        return;
+    pass_init(&one, compute, 1);
+    pass_add(&one, parcel);
+    drop_unwanted(&one);
+    pass_release(&one);
+}
+
 /* As many of all[*next …] as may be held at a time. */
 static void take_pictures(struct pass *all, struct pass *some, size_t *next)
 {
-    struct pictures *pictures = &all->compute->pictures;
+    struct compute *compute = all->compute;
     size_t pixels = 0;
     some->count = 0;
     while (*next < all->count && pixels < PICTURES_PASS_PIXELS) {
         struct parcel *parcel = all->parcels[(*next)++];
-        pixels += pictures_take(pictures, parcel);
+        drop_before_reading(compute, parcel);
+        if (parcel->outcome == OUTCOME_OPEN)
+            pixels += pictures_take(&compute->pictures, parcel);
         if (parcel->outcome == OUTCOME_OPEN)
             pass_add(some, parcel);
     }
@@ -491,7 +505,8 @@ int compute_start(struct compute **out, const struct compute_options *options, s
     compute->cache = (struct cache){.redis = compute->redis, .ttl_s = options->cache_ttl_s};
     compute->pictures =
         (struct pictures){.fetch = {.storage = options->storage, .allowed = options->fetch},
-                          .cache = &compute->cache};
+                          .cache = &compute->cache,
+                          .clock = options->clock};
     pthread_mutex_init(&compute->lock, NULL);
     pthread_cond_init(&compute->changed, NULL);
     if (pthread_create(&compute->thread, NULL, thread_main, compute)) {

@@ -4,10 +4,10 @@
  * outputs made. It owns the models, its own Redis connection (cache and progress) and the writing
  * of pictures. It shares nothing with the Kafka thread but the two slots that batches pass through.
  *
- * For each parcel: read its tensors; drop it when its job was cancelled; read the pictures that it
- * names (pictures.h); take its embedding from the cache; else compute it with the others; then make
- * the next task or the picture, and the event. Redis may be away at any time: one log line when it
- * goes and one when it is back.
+ * For each parcel: read its tensors; drop it when it is not wanted any more; read the pictures that
+ * it names (pictures.h), and ask again before each; take its embedding from the cache; else compute
+ * it with the others; then make the next task or the picture, and the event. Redis may be away at
+ * any time: one log line when it goes and one when it is back.
  */
 #ifndef UNCLIP_WORKERS_COMPUTE_H
 #define UNCLIP_WORKERS_COMPUTE_H

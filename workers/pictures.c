@@ -45,7 +45,17 @@ static int read_picture(struct pictures *pictures, const char *address, void **b
 struct reading {
     struct pictures *pictures;
     struct parcel *parcel;
+    int64_t began_ms;
 };
+
+static int check_time(const struct reading *reading, struct err *err)
+{
+    int64_t took = clock_monotonic_ms(reading->pictures->clock) - reading->began_ms;
+    if (took <= PICTURES_TASK_MS)
+        return 0;
+    return err_set(err, ERR_TIMEOUT, "the task's pictures took longer than %d s to read",
+                   PICTURES_TASK_MS / 1000);
+}
 
 /* An intake_read(). What a score job judges is what its result names. */
 static int read_for(void *context, const char *address, void **bytes, size_t *size, struct err *err)
@@ -55,7 +65,9 @@ static int read_for(void *context, const char *address, void **bytes, size_t *si
     bool judged = parcel->task.type == JOB_SCORE;
     if (judged && fetch_is_data(address))
         return err_set(err, ERR_INVALID_RECORD, "a picture to be judged is not in the store");
-    int rc = read_picture(reading->pictures, address, bytes, size, err);
+    int rc = check_time(reading, err);
+    if (!rc)
+        rc = read_picture(reading->pictures, address, bytes, size, err);
     if (rc || !judged || parcel->uri)
         return rc;
     parcel->uri = parcel_keep(parcel, xstrdup(address));
@@ -74,7 +86,7 @@ static size_t pixels_of(const struct item *item)
 
 size_t pictures_take(struct pictures *pictures, struct parcel *parcel)
 {
-    struct reading reading = {pictures, parcel};
+    struct reading reading = {pictures, parcel, clock_monotonic_ms(pictures->clock)};
     struct err err = {0};
     if (!intake_needed(&parcel->task))
         return 0;

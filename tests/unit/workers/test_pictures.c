@@ -30,6 +30,7 @@ static int start(void **state)
     assert_int_equal(storage_open(&pictures.fetch.storage, folder, &err), 0);
     pictures.fetch.allowed = "off";
     pictures.cache = &cache;
+    pictures.clock = clock_system();
     return 0;
 }
 
@@ -174,6 +175,34 @@ static void a_failure_holds_no_pixels(void **state)
     free(uri);
 }
 
+static int64_t half_a_minute_later(struct clock *clock)
+{
+    return clock->now_ms += PICTURES_TASK_MS / 2;
+}
+
+/* Each reading takes half of what a task may: two inputs may, and the third is not read. */
+static void slow_servers_end_a_task(void **state)
+{
+    (void)state;
+    struct clock slow = {half_a_minute_later, half_a_minute_later, 0};
+    char *uri = put_picture("job/a.png", 5, 4, 9);
+    pictures.clock = &slow;
+    for (int count = 2; count <= 3; count++) {
+        struct parcel *parcel = make(JOB_EMBED, uri);
+        struct sources *sources = &parcel->task.sources;
+        sources->inputs = xrealloc(sources->inputs, 3 * sizeof(*sources->inputs));
+        for (; sources->count < count; sources->count++)
+            sources->inputs[sources->count] =
+                (struct job_input){.image = xstrdup(uri), .weight = 1};
+        pictures_take(&pictures, parcel);
+        assert_int_equal(parcel->outcome, count == 2 ? OUTCOME_OPEN : OUTCOME_FAILED);
+        assert_int_equal(parcel->err.code, count == 2 ? 0 : ERR_TIMEOUT);
+        parcel_free(parcel);
+    }
+    pictures.clock = clock_system();
+    free(uri);
+}
+
 static void only_its_own_hop_reads(void **state)
 {
     (void)state;
@@ -254,6 +283,7 @@ int main(void)
         cmocka_unit_test_teardown(a_score_names_the_judged_picture, empty),
         cmocka_unit_test_teardown(a_score_keeps_the_first_picture_alone, empty),
         cmocka_unit_test_teardown(a_failure_holds_no_pixels, empty),
+        cmocka_unit_test_teardown(slow_servers_end_a_task, empty),
         cmocka_unit_test_teardown(only_its_own_hop_reads, empty),
         cmocka_unit_test_teardown(embeddings_are_kept_by_pixels_and_model, empty),
         cmocka_unit_test_teardown(without_redis_nothing_is_found, empty),

@@ -44,9 +44,22 @@ static void put_settings(FILE *out, const char *prefix, const json_t *values)
 static void put_members(FILE *out, const json_t *request)
 {
     static const char *const flags[] = {
-        "negative-prompt",  "seed",  "size",  "model",    "overflow", "mask-mode",
-        "feather",          "theta", "start", "strength", "resample", "prior",
-        "prior-candidates", "from",  "to",
+        "negative-prompt",
+        "seed",
+        "size",
+        "model",
+        "overflow",
+        "mask-mode",
+        "feather",
+        "noise-place",
+        "theta",
+        "start",
+        "strength",
+        "resample",
+        "prior",
+        "prior-candidates",
+        "from",
+        "to",
     };
     for (size_t i = 0; i < sizeof flags / sizeof *flags; i++) {
         char key[32];

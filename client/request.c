@@ -8,8 +8,13 @@
 
 void request_init(struct request *request)
 {
-    *request = (struct request){
-        .seed = -1, .feather = -1, .resample = -1, .preview = -1, .theta = -1, .strength = -1};
+    *request = (struct request){.seed = -1,
+                                .feather = -1,
+                                .resample = -1,
+                                .preview = -1,
+                                .theta = -1,
+                                .strength = -1,
+                                .noise_place = -1};
     for (int i = 0; i < STAGE_COUNT; i++)
         request->guidance[i] = request->eta[i] = request->threshold[i] = -1;
 }
@@ -125,6 +130,8 @@ static void put_sources(struct draft *draft, const struct request *request)
     put_text(draft, "image", request->sources.image);
     put_text(draft, "mask", request->sources.mask);
     put_text(draft, "mask_mode", request->mask_mode);
+    put_text(draft, "noise", request->noise);
+    put_number(draft, "noise_place", request->noise_place);
     put_integer(draft, "feather", request->feather, 0);
     put_text(draft, "from", request->from);
     put_text(draft, "to", request->to);

@@ -19,12 +19,12 @@ struct request {
     enum job_type type;
     const char *prompt, *negative_prompt;
     const char *image, *mask; /* as they were written; their addresses are in sources */
-    const char *mask_mode, *weights, *from, *to;
+    const char *mask_mode, *noise, *weights, *from, *to;
     const char *overflow, *prior, *start, *format;
     int64_t n, size, seed; /* seed: -1 */
     int64_t frames, from_size, stop_at, best_of, quality, candidates;
-    int64_t feather, resample, preview; /* -1 */
-    double theta, strength;             /* -1 */
+    int64_t feather, resample, preview;  /* -1 */
+    double theta, strength, noise_place; /* -1 */
     bool score;
     int64_t steps[STAGE_COUNT];
     double guidance[STAGE_COUNT];  /* -1 */

@@ -53,6 +53,10 @@ const struct option picture_options[] = {
      "instead of -n: so many steps from the first input to the second", MIX},
     {"frames", 0, OPTION_INTEGER, "N", 2, JOB_IMAGES_MAX, NULL, AT(frames),
      "instead of -n: so many steps from 0 to theta", DIFF},
+    {"noise", 0, OPTION_TEXT, "fixed|interpolated", 0, 0, "fixed", AT(noise),
+     "of --frames: the seed's for all, or on the way to the next seed's", MIX},
+    {"noise-place", 0, OPTION_NUMBER, "X", 0, 1, "0", AT(noise_place),
+     "how far the noise is from the seed's to the next seed's: 0 to 1", MIX},
     {"size", 's', OPTION_INTEGER, "PIXELS", 1, 8192, "the model's largest", AT(size),
      "what the model makes: 64, 256 or 1024", MADE},
     {"stop-at", 0, OPTION_INTEGER, "PIXELS", 1, 8192, NULL, AT(stop_at),
@@ -105,7 +109,7 @@ const struct option picture_options[] = {
 #define THRESHOLD(name, stage, kinds)                                                              \
     {                                                                                              \
         "threshold-" name, 0, OPTION_NUMBER, "X", 0, 1, "0", AT(threshold[stage]),                 \
-            "dynamic thresholding in " name ": 0.995; 0: none", kinds   \
+            "dynamic thresholding in " name ": 0.995; 0: none", kinds                              \
     }
 
 const struct option sampling_options[] = {
@@ -114,11 +118,9 @@ const struct option sampling_options[] = {
     {"prior-candidates", 0, OPTION_INTEGER, "K", 1, 16, "1", AT(candidates),
      "embeddings to make, of which the one nearest to the text is taken", PRIOR},
     {"start", 0, OPTION_TEXT, "FROM", 0, 0, "noise", AT(start),
-     "what it begins with: noise, inversion or picture",
-     OTHERS | MIX},
+     "what it begins with: noise, inversion or picture", OTHERS | MIX},
     {"start", 0, OPTION_TEXT, "FROM", 0, 0, "inversion", AT(start),
-     "what it begins with: noise, inversion or picture",
-     DIFF},
+     "what it begins with: noise, inversion or picture", DIFF},
     {"strength", 0, OPTION_NUMBER, "X", 0, 1, "0.7", AT(strength),
      "of --start picture: how much noise is on it, 0 to 1", BEGUN},
     {"resample", 0, OPTION_INTEGER, "K", 0, 20, "2", AT(resample),

@@ -96,6 +96,9 @@ static int check_interpolate(const struct job *job, const json_t *record, struct
                        job->sources->count);
     if (job->frames && json_object_get(record, "n"))
         return err_set(err, ERR_INVALID_JOB, "'/frames' and '/n' exclude each other");
+    if (job->sources->noise_moves && !job->frames)
+        return err_set(err, ERR_INVALID_JOB,
+                       "'/noise' is 'interpolated', which goes with '/frames'");
     if (!(sum > 0))
         return err_set(err, ERR_INVALID_JOB, "'/inputs': no weight is above 0");
     if (job->start != START_NOISE && !job->sources->image)
@@ -212,6 +215,9 @@ static void take_sources(struct job *job, const json_t *record)
     sources->mask = mask ? xstrdup(mask) : NULL;
     BUG_ON(mode && !mask_mode_parse(mode, &sources->mask_mode));
     sources->feather = take_int(record, "feather", 0);
+    const char *noise = json_string_value(json_object_get(record, "noise"));
+    sources->noise_moves = noise && strcmp(noise, "interpolated") == 0;
+    sources->noise_place = take_real(record, "noise_place", 0);
     sources->theta = take_real(record, "theta", job->type == JOB_TEXT_DIFF ? JOB_THETA : 0);
     if (job->type != JOB_TEXT_DIFF)
         return;

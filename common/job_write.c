@@ -81,6 +81,10 @@ static void put_sources(json_t *record, const struct job *job)
     if (sources->mask_mode != 0)
         put_text(record, "mask_mode", mask_mode_name(sources->mask_mode));
     put_int(record, "feather", sources->feather, 0);
+    if (sources->noise_moves)
+        put_text(record, "noise", "interpolated");
+    if (sources->noise_place > 0)
+        json_object_set_new(record, "noise_place", json_real(sources->noise_place));
     if (job->type == JOB_TEXT_DIFF) {
         put_text(record, "from", sources->inputs[0].text);
         put_text(record, "to", sources->inputs[1].text);

@@ -30,9 +30,11 @@ struct sources {
     char *image; /* owned address, or NULL */
     char *mask;  /* the same */
     enum mask_mode mask_mode;
-    int feather;  /* pixels */
-    int side;     /* of a task: pixels a side that the image is brought to */
-    double theta; /* of text-diff: 0..1 */
+    int feather;      /* pixels */
+    int side;         /* of a task: pixels a side that the image is brought to */
+    double theta;     /* of text-diff: 0..1 */
+    bool noise_moves; /* of a job with frames: their noise goes from its seed's to the next one's */
+    double noise_place; /* how far it is there, 0..1: of one picture */
 };
 
 /* Copies all. */

@@ -24,6 +24,9 @@ static void take_sources(struct task *task, const struct job *job, int image)
     }
     sources_copy(own, &one);
     own->theta = job->sources->theta * place;
+    if (own->noise_moves)
+        own->noise_place = place;
+    own->noise_moves = false;
     own->side = job->type == JOB_UPSCALE ? job->from : job->size;
     if (job->type == JOB_INTERPOLATE && job->frames) {
         own->inputs[0].weight = 1 - place;
@@ -92,6 +95,8 @@ static void put_kind(json_t *record, const struct task *task)
         json_object_set_new(record, "inputs", inputs_to_json(sources));
     if (sources->image)
         json_object_set_new(record, "source", source_to_json(sources));
+    if (sources->noise_place > 0)
+        json_object_set_new(record, "noise_place", json_real(sources->noise_place));
     if (sources->theta > 0)
         json_object_set_new(record, "theta", json_real(sources->theta));
     if (output)
@@ -205,6 +210,7 @@ static void take_kind(struct task *task, const json_t *record)
     BUG_ON(overflow && !overflow_parse(overflow, &task->overflow));
     inputs_read(&task->sources, json_object_get(record, "inputs"));
     take_source(&task->sources, json_object_get(record, "source"));
+    task->sources.noise_place = json_number_value(json_object_get(record, "noise_place"));
     task->sources.theta = json_number_value(json_object_get(record, "theta"));
     output_form_read(&task->output, json_object_get(record, "output"));
     task->preview = take_int(record, "preview");

@@ -310,6 +310,21 @@ static bool needs_source(const struct denoiser *denoiser, const struct item *ite
     return denoiser->side && (item->mask || denoiser->settings->start != START_NOISE);
 }
 
+/* Along the circle on which noise of two seeds lies: its variance stays 1. The item's generator is
+   as it would be otherwise. */
+static void move_noise(const struct loop *loop, struct latent *latent)
+{
+    struct rng other;
+    double angle = latent->item->noise_place * (M_PI / 2);
+    float from = (float)cos(angle), to = (float)sin(angle);
+    if (latent->item->noise_place >= 1)
+        from = 0;
+    rng_seed(&other, latent->item->noise_seed);
+    draw(loop->denoiser, &other, loop->scratch, latent->noise);
+    for (size_t i = 0; i < values_of(loop); i++)
+        latent->x[i] = from * latent->x[i] + to * latent->noise[i];
+}
+
 static void begin(const struct loop *loop, struct latent *latent)
 {
     const struct denoiser *denoiser = loop->denoiser;
@@ -319,6 +334,8 @@ static void begin(const struct loop *loop, struct latent *latent)
         return;
     }
     draw(denoiser, &latent->item->rng, loop->scratch, latent->x);
+    if (denoiser->noise_moves && latent->item->noise_place > 0)
+        move_noise(loop, latent);
     if (first > 0)
         scheduler_noise(denoiser->scheduler, first, latent->source.picture, latent->x, latent->x,
                         values_of(loop));

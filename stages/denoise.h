@@ -38,12 +38,12 @@
 /* One item's state in the loop. Buffers are the loop's; values = pixels · channels each. */
 struct latent {
     struct item *item;
-    size_t index;      /* of the item in the batch: where `predict` keeps what it needs for it */
-    float *x;          /* [pixels, channels]: noisy, and at the end the result */
-    float *noise;      /* [pixels, channels] */
-    float *output;     /* [pixels, channels]: what the network predicts */
-    float *variance;   /* the same; NULL unless scheduler_needs_variance() */
-    float *predicted;  /* of the last step; NULL unless scheduler_needs_history() or previewed */
+    size_t index;     /* of the item in the batch: where `predict` keeps what it needs for it */
+    float *x;         /* [pixels, channels]: noisy, and at the end the result */
+    float *noise;     /* [pixels, channels] */
+    float *output;    /* [pixels, channels]: what the network predicts */
+    float *variance;  /* the same; NULL unless scheduler_needs_variance() */
+    float *predicted; /* of the last step; NULL unless scheduler_needs_history() or previewed */
     struct source_view source; /* zeroed where the item needs none */
     void *deep; /* [deep_bytes]: `predict` keeps there what later steps use again; or NULL */
 };
@@ -60,6 +60,7 @@ struct denoiser {
     const struct scheduler *scheduler; /* with its steps set */
     const struct stage_settings *settings;
     int side; /* S of a picture [S, S, 3]; 0: an embedding, which has no source and no preview */
+    bool noise_moves;      /* item->noise_place counts */
     size_t pixels;         /* S · S; D for an embedding, which has one channel */
     size_t channels;       /* draws are in the order [channels, pixels], as torch's */
     size_t latents_a_pass; /* most latents in one call of predict */

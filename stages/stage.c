@@ -83,6 +83,8 @@ void item_begin(struct item *item, const struct task *task)
     item->type = task->type;
     item->overflow = task->overflow;
     item->theta = sources->theta;
+    item->noise_seed = (uint64_t)task->seed + 1;
+    item->noise_place = sources->noise_place;
     item->preview = task->preview;
     BUG_ON(sources->count > ITEM_INPUTS_MAX);
     for (int i = 0; i < sources->count; i++)

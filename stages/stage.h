@@ -70,7 +70,10 @@ struct item {
 
     struct item_input inputs[ITEM_INPUTS_MAX];
     int input_count;
-    double theta;    /* of a text diff */
+    double theta; /* of a text diff */
+    uint64_t
+        noise_seed; /* the decoder's first noise is noise_place, 0..1, of the way to its noise */
+    double noise_place;
     int source_size; /* T */
     uint8_t *source; /* [T][T][3] sRGB: the picture to begin with, or to keep */
     uint8_t *mask;   /* [T][T]: 255 is painted anew, 0 is kept; NULL: no edit */
@@ -90,7 +93,8 @@ struct task;
 /* The item of a task that is at its hop; the strings are the task's. */
 void item_begin(struct item *item, const struct task *task);
 void item_release(struct item *item);
-/* What an embed task is for, [embed_dim], borrowed: of its text, else of its picture; NULL: none. */
+/* What an embed task is for, [embed_dim], borrowed: of its text, else of its picture; NULL: none.
+ */
 const float *item_embedding(const struct item *item);
 /* Whether their texts are the same and are read alike, so that so are their text tensors. */
 bool item_same_text(const struct item *a, const struct item *b);

@@ -255,6 +255,8 @@ static void put_item_fields(struct message *message, const struct item *item)
     put_number(message, item->text_count);
     put_number(message, item->text_rows);
     put_number(message, item->preview);
+    put_number(message, (int64_t)item->noise_seed);
+    put(message, &item->noise_place, sizeof(item->noise_place));
 }
 
 static void item_read(struct item *item, struct message *message, struct err *err)
@@ -264,6 +266,8 @@ static void item_read(struct item *item, struct message *message, struct err *er
     item->text_count = (int)get_number(message);
     item->text_rows = (int)get_number(message);
     item->preview = (int)get_number(message);
+    item->noise_seed = (uint64_t)get_number(message);
+    memcpy(&item->noise_place, get(message, sizeof(item->noise_place)), sizeof(item->noise_place));
     unsigned groups = (unsigned)get_number(message);
     const void *bytes = get_block(message, &size);
     tensors_decode(item, groups, bytes, size, err);

@@ -421,6 +421,35 @@ static void on_preview(void *context, size_t item, const float *x0, int size)
 
 /* They change nothing, name the item, and the last one is the picture. The texts' lengths differ,
    so that the decoder sorts the items. */
+/* The noise of a frame: at the ends that of the two seeds, whose pictures come out to the bit. */
+static void test_noise_on_the_way(void **state)
+{
+    (void)state;
+    static const double places[] = {0, 0.5, 1};
+    struct scene scene;
+    struct item items[4], *batch[4];
+    const struct stage_settings settings = {.steps = 4, .guidance = 2, .sampler = SAMPLER_DDIM};
+    open_mini(&scene, 2);
+    for (int i = 0; i < 4; i++) {
+        batch[i] = &items[i];
+        item_init(batch[i], "a red heart", "", i < 3 ? 7 : 8);
+        items[i].noise_seed = 8;
+        items[i].noise_place = i < 3 ? places[i] : 0;
+    }
+    prepare(&scene, batch, 4);
+    for (int i = 1; i < 4; i++) /* the prior drew other noise: the decoder alone is looked at */
+        memcpy(items[i].image_embed, items[0].image_embed,
+               (size_t)items[0].embed_dim * sizeof(float));
+    for (int i = 0; i < 4; i++)
+        rng_seed(&items[i].rng, i < 3 ? 7 : 8);
+    run(&scene, STAGE_DECODER, batch, 4, &settings, NULL);
+    assert_same_image(&items[2], &items[3]);
+    assert_false(same_image(&items[0], &items[1]));
+    assert_false(same_image(&items[1], &items[2]));
+    release(items, 4);
+    scene_close(&scene);
+}
+
 static void test_previews(void **state)
 {
     (void)state;
@@ -518,6 +547,7 @@ int main(void)
         WITH(test_batch_invariance, "resample and reuse", &ways[1]),
         WITH(test_batch_invariance, "inversion", &ways[2]),
         WITH(test_batch_invariance, "picture", &ways[3]),
+        cmocka_unit_test(test_noise_on_the_way),
         cmocka_unit_test(test_previews),
         cmocka_unit_test(test_refusals),
     };

@@ -201,6 +201,7 @@ static const char *value_of(const struct option *option, enum job_type type)
            : strcmp(name, "overflow") == 0  ? "refuse"
            : strcmp(name, "prior") == 0     ? "none"
            : strcmp(name, "start") == 0     ? "noise"
+           : strcmp(name, "noise") == 0     ? "fixed"
            : strcmp(name, "format") == 0    ? (type == JOB_EMBED ? "npy" : "webp")
            : is_word(name, "sampler-")      ? "ddim"
                                             : "file:///b.png";

@@ -176,18 +176,41 @@ static bool makes_files(const struct generation *self)
     return self->job.type != JOB_SCORE;
 }
 
-/* Whether it is a result: of best_of's pictures only the best are. */
-static bool is_kept(const struct generation *self, int index)
+/* How many of the pictures have a better score. */
+static int rank_of(const struct generation *self, int index)
 {
     const struct item *items = self->items;
     int better = 0;
-    if (items[index].err.code != ERR_OK)
-        return false;
     for (int i = 0; i < self->count; i++)
         better +=
             items[i].err.code == ERR_OK && (items[i].score > items[index].score ||
                                             (items[i].score == items[index].score && i < index));
-    return self->job.keep == 0 || better < self->job.keep;
+    return better;
+}
+
+/* The results: all that were made; of best_of's pictures the best, the best first, as
+   status_wanted() has them. */
+static int list_kept(const struct generation *self, int indices[JOB_IMAGES_MAX])
+{
+    int made = 0;
+    for (int i = 0; i < self->count; i++)
+        if (self->items[i].err.code == ERR_OK)
+            indices[made++] = i;
+    if (self->job.keep == 0 || self->job.keep >= made)
+        return made;
+    for (int i = 0; i < self->count; i++)
+        if (self->items[i].err.code == ERR_OK && rank_of(self, i) < self->job.keep)
+            indices[rank_of(self, i)] = i;
+    return self->job.keep;
+}
+
+static bool is_kept(const struct generation *self, int index)
+{
+    int indices[JOB_IMAGES_MAX], count = list_kept(self, indices);
+    for (int i = 0; i < count; i++)
+        if (indices[i] == index)
+            return true;
+    return false;
 }
 
 static char *result_path(const struct generation *self, int index)
@@ -226,10 +249,9 @@ static int write_result(struct generation *self, int index, struct err *err)
 
 static int write_results(struct generation *self, struct err *err)
 {
-    int rc = 0;
-    for (int i = 0; i < self->count && rc == 0 && makes_files(self); i++)
-        if (is_kept(self, i))
-            rc = write_result(self, i, err);
+    int indices[JOB_IMAGES_MAX], count = makes_files(self) ? list_kept(self, indices) : 0, rc = 0;
+    for (int i = 0; i < count && rc == 0; i++)
+        rc = write_result(self, indices[i], err);
     return rc == 0 ? sheet_write(&self->sheet, &self->making->sheet, err) : rc;
 }
 
@@ -350,10 +372,10 @@ static void print_json(const struct generation *self)
 
 static void print_paths(const struct generation *self)
 {
-    for (int i = 0; i < self->count; i++) {
-        char *path = result_path(self, i);
-        if (is_kept(self, i))
-            puts(path);
+    int indices[JOB_IMAGES_MAX], count = list_kept(self, indices);
+    for (int i = 0; i < count; i++) {
+        char *path = result_path(self, indices[i]);
+        puts(path);
         free(path);
     }
 }
@@ -379,8 +401,9 @@ static enum exit_code report(const struct invocation *invocation, const struct g
     enum exit_code code = EXIT_OK;
 
     if (self->items[0].tokens_dropped > 0)
-        fprintf(stderr, "note: the prompt is too long for the model: its last %d tokens were cut\n",
-                self->items[0].tokens_dropped);
+        fprintf(stderr, "note: the prompt is too long for the model: its last %d tokens were %s\n",
+                self->items[0].tokens_dropped,
+                self->items[0].overflow == OVERFLOW_SPLIT ? "read apart" : "cut");
     if (self->items[0].resized)
         fprintf(stderr,
                 "note: the model has no part that makes %d px: the picture was enlarged to "

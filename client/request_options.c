@@ -75,7 +75,7 @@ const struct option picture_options[] = {
     {"format", 0, OPTION_TEXT, "FORMAT", 0, 0, "safetensors", AT(format), "safetensors or npy",
      EMBED},
     {"quality", 0, OPTION_INTEGER, "N", 1, 100, "the format's", AT(quality),
-     "of webp, jpeg and avif; 100 is lossless in webp and avif", MADE},
+     "of webp, jpeg and avif; 100 is lossless in webp", MADE},
     {"preview", 0, OPTION_INTEGER, "K", 0, 1000, "0", AT(preview),
      "a small picture of what is being made, every K steps; 0: none", MADE},
     {0},

@@ -130,6 +130,30 @@ enum job_state status_state(const json_t *status)
     return state;
 }
 
+static bool is_stored(const json_t *status, json_int_t index)
+{
+    return index >= 0 && index < JOB_IMAGES_MAX &&
+           json_is_string(json_array_get(json_object_get(status, "results"), (size_t)index));
+}
+
+int status_wanted(const json_t *status, int indices[JOB_IMAGES_MAX])
+{
+    const json_t *best = json_object_get(status, "best"), *index;
+    size_t named = json_array_size(best), i;
+    int count = 0;
+
+    for (int k = 0; k < JOB_IMAGES_MAX; k++)
+        if (is_stored(status, k))
+            indices[count++] = k;
+    if (named == 0 || named >= (size_t)count)
+        return count;
+    count = 0;
+    json_array_foreach (best, i, index)
+        if (json_is_integer(index) && is_stored(status, json_integer_value(index)))
+            indices[count++] = (int)json_integer_value(index);
+    return count;
+}
+
 /* --- for people --- */
 
 static void print_place(const json_t *status, FILE *out)
@@ -168,19 +192,30 @@ static void print_row(const char *title, const char *text, FILE *out)
     fputc('\n', out);
 }
 
+/* With its score, where it has one. */
+static void print_result(const json_t *status, size_t index, FILE *out)
+{
+    const json_t *score = json_array_get(json_object_get(status, "scores"), index);
+    const char *uri = json_string_value(json_array_get(json_object_get(status, "results"), index));
+    char title[16] = "";
+    if (json_is_number(score))
+        snprintf(title, sizeof title, "%.2f", json_number_value(score));
+    print_row(title, uri, out);
+}
+
 static void print_pictures(const json_t *status, FILE *out)
 {
-    size_t i;
-    const json_t *uri;
+    int indices[JOB_IMAGES_MAX], count = status_wanted(status, indices);
 
     fprintf(out, "  pictures   %lld of %lld done", (long long)status_int(status, "images_done"),
             (long long)status_int(status, "images_total"));
     if (status_int(status, "images_failed"))
         fprintf(out, ", %lld failed", (long long)status_int(status, "images_failed"));
+    if (count > 0 && count < status_int(status, "images_done"))
+        fprintf(out, "; the best %d:", count);
     fputc('\n', out);
-    json_array_foreach (json_object_get(status, "results"), i, uri) {
-        print_row("", json_string_value(uri), out);
-    }
+    for (int i = 0; i < count; i++)
+        print_result(status, (size_t)indices[i], out);
 }
 
 static void print_tries(const json_t *status, FILE *out)

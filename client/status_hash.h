@@ -8,6 +8,7 @@
 #include <stdio.h>
 
 #include "common/err.h"
+#include "common/job.h"
 #include "common/protocol.h"
 #include "common/redis.h"
 
@@ -24,6 +25,12 @@ const char *status_text(const json_t *status, const char *field); /* "" when it 
 int64_t status_int(const json_t *status, const char *field);      /* 0 when it is not there */
 double status_number(const json_t *status, const char *field);
 enum job_state status_state(const json_t *status); /* JOB_ACCEPTED when it is none that we know */
+
+/*
+ * Which of `results` the person asked for, as indices: all that are stored; of a job with best_of,
+ * where `best` names fewer, those, the best first. Returns how many.
+ */
+int status_wanted(const json_t *status, int indices[JOB_IMAGES_MAX]);
 
 /* Prints it for people, several lines. */
 void status_print(const json_t *status, FILE *out);

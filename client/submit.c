@@ -107,17 +107,17 @@ static int deliver(struct delivery *self, const json_t *status, struct err *err)
 {
     const struct making *making = self->making;
     bool copies = making->out || making->sheet.grid || making->sheet.animation;
-    size_t i;
-    const json_t *uri;
+    const json_t *results = json_object_get(status, "results");
+    int indices[JOB_IMAGES_MAX], count = status_wanted(status, indices);
     int rc = making->out ? folder_make(making->out, err) : 0;
 
-    json_array_foreach (json_object_get(status, "results"), i, uri) {
-        if (rc < 0 || !json_is_string(uri))
-            continue;
+    for (int i = 0; i < count && rc == 0; i++) {
+        size_t index = (size_t)indices[i];
+        const char *uri = json_string_value(json_array_get(results, index));
         if (copies)
-            rc = deliver_one(self, json_string_value(uri), status_text(status, "id"), i, err);
+            rc = deliver_one(self, uri, status_text(status, "id"), index, err);
         else
-            fprintf(stderr, "%s\n", json_string_value(uri));
+            fprintf(stderr, "%s\n", uri);
     }
     return rc == 0 ? sheet_write(&self->sheet, &making->sheet, err) : rc;
 }

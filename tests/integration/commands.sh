@@ -57,10 +57,31 @@ cmp "$WORK/q.png" "$WORK/l.png" || fail "the sheets differ"
 cmp "$WORK/q.webp" "$WORK/l.webp" || fail "the animations differ"
 expect "frames of the animation" "$(grep -ao ANMF "$WORK/q.webp" | wc -l)" 3
 
-# best_of keeps the best
+# best_of keeps the best, through the queue too: the others stay stored
 "$unclip" generate "a red heart" --n 1 --best-of 3 "${small[@]}" --steps-prior 2 -q -o "$WORK/best" --json >"$WORK/json"
 expect "kept pictures" "$(jq '[.images[] | select(.path)] | length' "$WORK/json")" 1
 expect "the kept one is the best" "$(jq '([.images[].score] | max) == (.images[] | select(.path)).score' "$WORK/json")" true
+
+best=(--n 2 --best-of 4 "${small[@]}" --steps-prior 2)
+"$unclip" submit "a red heart" "${best[@]}" --id "$RUN-best" --wait -o "$WORK/queue" --grid "$WORK/q.png" >/dev/null
+"$unclip" generate "a red heart" "${best[@]}" -q -o "$WORK/two" --grid "$WORK/l.png" >"$WORK/said"
+expect "stored pictures" "$(field "$RUN-best" results | jq 'map(strings) | length')" 4
+expect "kept pictures" "$(wc -l <"$WORK/said")" 2
+expect "brought pictures" "$(find "$WORK/queue" -name "$RUN-best-*.png" -printf '%f\n' | wc -l)" 2
+expect "order of the best" "$(sed 's|.*/||; s|\.png$||' "$WORK/said" | jq -sc .)" "$(field "$RUN-best" best)"
+for path in "$WORK"/two/*.png; do
+  cmp "$path" "$WORK/queue/$RUN-best-${path##*/}" || fail "best_of: queue and --local differ"
+done
+cmp "$WORK/q.png" "$WORK/l.png" || fail "the sheets of the best differ"
+"$unclip" status "$RUN-best" | grep -qF "4 of 4 done; the best 2:" || fail "the status does not say which are the best"
+
+# a prompt that is too long: what became of its end
+for overflow in truncate split; do
+  "$unclip" generate "$(printf 'red %.0s' {1..100})" --overflow $overflow --prior none --size 64 --steps-decoder 1 -q \
+    -o "$WORK/long" >/dev/null 2>"$WORK/$overflow"
+done
+grep -q "tokens were cut" "$WORK/truncate" || fail "--local does not say that the prompt was cut"
+grep -q "tokens were read apart" "$WORK/split" || fail "--local does not say that the prompt was read apart"
 
 # a file too large for the record goes by the store
 { cat "$heart"; head -c 600000 /dev/zero; } >"$WORK/large.png"

@@ -68,6 +68,66 @@ static void test_retries_are_shown(void **state)
     json_decref(status);
 }
 
+/* What the person asked for, as digits: of best_of's pictures the best, in their order. */
+static void assert_wanted(const char *results, const char *best, const char *wanted)
+{
+    int indices[JOB_IMAGES_MAX];
+    char found[JOB_IMAGES_MAX + 1] = "";
+    json_t *status = status_of((const char *const[]){"results", results, "best", best, NULL});
+    int count = status_wanted(status, indices);
+    for (int i = 0; i < count; i++)
+        found[i] = (char)('0' + indices[i]);
+    assert_string_equal(found, wanted);
+    json_decref(status);
+}
+
+static void test_wanted_results(void **state)
+{
+    (void)state;
+    assert_wanted("[\"a\",null,\"c\",\"d\"]", "[]", "023");
+    assert_wanted("[\"a\",null,\"c\",\"d\"]", "[3,0,2]", "023"); /* scores alone */
+    assert_wanted("[\"a\",null,\"c\",\"d\"]", "[3,0]", "30");
+    assert_wanted("[\"a\",\"b\"]", "[1]", "1");
+    assert_wanted("[null,null]", "[]", "");
+    /* what anybody may write into Redis */
+    assert_wanted("[\"a\",\"b\",\"c\"]", "[7,-1]", "");
+    assert_wanted("[\"a\",\"b\",\"c\"]", "[\"1\",1]", "1");
+    assert_wanted("[\"a\",\"b\"]", "3", "01");
+    assert_wanted("x", "[0]", "");
+}
+
+static void test_more_results_than_a_job_has(void **state)
+{
+    int indices[JOB_IMAGES_MAX];
+    json_t *results = json_array(), *status = json_object();
+    (void)state;
+    for (int i = 0; i < JOB_IMAGES_MAX + 9; i++)
+        json_array_append_new(results, json_string("a"));
+    json_object_set_new(status, "results", results);
+    assert_int_equal(status_wanted(status, indices), JOB_IMAGES_MAX);
+    json_decref(status);
+}
+
+static void test_scores_are_shown(void **state)
+{
+    json_t *status = status_of(
+        (const char *const[]){"state", "succeeded", "images_total", "3", "images_done", "3",
+                              "results", "[\"file:///a\",\"file:///b\",\"file:///c\"]", "scores",
+                              "[20.5,null,31.257]", "best", "[2,0]", NULL});
+    char *text = NULL;
+    size_t size;
+    FILE *out = open_memstream(&text, &size);
+    (void)state;
+    status_print(status, out);
+    fclose(out);
+    assert_non_null(strstr(text, "  pictures   3 of 3 done; the best 2:\n"
+                                 "  31.26      file:///c\n"
+                                 "  20.50      file:///a\n"));
+    assert_null(strstr(text, "file:///b"));
+    free(text);
+    json_decref(status);
+}
+
 static void test_fields_are_typed(void **state)
 {
     json_t *status = running();
@@ -311,6 +371,9 @@ int main(void)
         cmocka_unit_test(test_no_worker),
         cmocka_unit_test(test_fields_are_typed),
         cmocka_unit_test(test_retries_are_shown),
+        cmocka_unit_test(test_wanted_results),
+        cmocka_unit_test(test_more_results_than_a_job_has),
+        cmocka_unit_test(test_scores_are_shown),
         cmocka_unit_test(test_bars),
         cmocka_unit_test(test_ended),
         cmocka_unit_test(test_odd_status),

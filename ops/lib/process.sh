@@ -75,7 +75,9 @@ process_await() {
   log=$(log_file "$name")
   wait_until "$seconds" probe_or_dead "$name" "$@" || true
   if "$@" && process_alive "$name"; then return; fi
-  if process_alive "$name"; then
+  if process_alive "$name" && process_forsaken "$name"; then
+    die "kafka ended while $name started"
+  elif process_alive "$name"; then
     say "$PROGRAM: $name is not ready after $seconds s; the end of $log:"
   else
     say "$PROGRAM: $name ended while it started; the end of $log:"
@@ -85,7 +87,10 @@ process_await() {
 }
 
 # probe_or_dead NAME PROBE...: there is nothing more to wait for
-probe_or_dead() { "${@:2}" || ! process_alive "$1"; }
+probe_or_dead() { "${@:2}" || ! process_alive "$1" || process_forsaken "$1"; }
+
+# process_forsaken NAME: the broker that it waits for has died; whoever starts that next must not wait for us
+process_forsaken() { [[ $1 != kafka && $1 != redis ]] && ! process_alive kafka; }
 
 # process_says_ready NAME: its log has the line that a program prints once it serves
 process_says_ready() { grep -qsw ready "$(log_file "$1")"; }

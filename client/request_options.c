@@ -54,7 +54,7 @@ const struct option picture_options[] = {
     {"frames", 0, OPTION_INTEGER, "N", 2, JOB_IMAGES_MAX, NULL, AT(frames),
      "instead of -n: so many steps from 0 to theta", DIFF},
     {"noise", 0, OPTION_TEXT, "fixed|interpolated", 0, 0, "fixed", AT(noise),
-     "of --frames: the seed's for all, or on the way to the next seed's", MIX},
+     "of --frames: the seed's for all, or on the way to the next's", MIX},
     {"noise-place", 0, OPTION_NUMBER, "X", 0, 1, "0", AT(noise_place),
      "how far the noise is from the seed's to the next seed's: 0 to 1", MIX},
     {"size", 's', OPTION_INTEGER, "PIXELS", 1, 8192, "the model's largest", AT(size),

@@ -95,6 +95,12 @@ enum config_kind { CONFIG_STRING, CONFIG_INTEGER, CONFIG_FLAG };
       "words and patterns that texts of jobs may not have, one a line")                            \
     X(deny_action, "deny-action", CONFIG_STRING, "refuse", 0, 0, "refuse|flag",                    \
       CONFIG_COORDINATOR, "what is done with such a job; flag makes it, with a notice")            \
+    X(probe, "probe", CONFIG_FLAG, "false", 0, 0, "", CONFIG_COORDINATOR,                          \
+      "finished pictures go through image-encode, whose workers hold them against their concepts") \
+    X(concepts, "concepts", CONFIG_STRING, "none", 0, 0, "file", CONFIG_WORKER,                    \
+      "of image-encode: embeddings and thresholds that finished pictures are held against")        \
+    X(concept_action, "concept-action", CONFIG_STRING, "refuse", 0, 0, "refuse|blur|flag",         \
+      CONFIG_WORKER, "what is done with a picture that looks like a concept")                      \
     X(webhook_secret, "webhook-secret", CONFIG_STRING, "none", 0, 0, "whsec_… or @file",           \
       CONFIG_WEBHOOKS,                                                                             \
       "what webhooks are signed with; several, with blanks between, to change it")                 \

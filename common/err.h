@@ -28,7 +28,7 @@
     X(ERR_FETCH, "fetch_failed", true, "another server did not answer, or said to come again")     \
     X(ERR_CANCELLED, "cancelled", false, "the job was cancelled")                                  \
     X(ERR_EXPIRED, "expired", false, "the job's deadline has passed")                              \
-    X(ERR_DENIED, "content_denied", false, "a text of the job says what is not allowed here")      \
+    X(ERR_DENIED, "content_denied", false, "a text or a picture of the job is not allowed here")   \
     X(ERR_QUOTA_EXCEEDED, "quota_exceeded", true, "as many jobs wait as may, of all or a client's")  \
     X(ERR_COMPUTE, "compute_failed", false, "the model's computation failed or is not finite")     \
     X(ERR_WORKER_DIED, "worker_died", false, "the task ended its worker, again and again")         \

@@ -40,6 +40,7 @@ struct job {
     enum start start : 8;
     bool frames; /* its pictures are steps from the first input to the last, all with one seed */
     bool score;  /* each picture gets its CLIP score */
+    bool probe;  /* finished pictures are looked at: the cluster's setting, not in the record */
     struct output_form output;
     short stop_at; /* text-to-image: the size that it is left at; 0: at `size` */
     short from;    /* upscale: the size that it begins with; 0: the largest below `size` */

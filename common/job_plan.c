@@ -126,8 +126,16 @@ static void plan_route(struct job *job, const struct model_card *card, enum stag
         add_hop(&plan, STAGE_IMAGE_ENCODE);
     for (enum stage stage = first; makes_pictures(job) && stage <= last; stage++)
         add_hop(&plan, stage);
-    if (job->score)
+    if (job->score || (job->probe && makes_pictures(job)))
         add_hop(&plan, STAGE_IMAGE_ENCODE);
+}
+
+/* What of the job needs the image encoder. */
+static const char *encoder_user(const struct job *job)
+{
+    return job->score                          ? "score"
+           : job->probe && makes_pictures(job) ? "probe"
+                                               : job_type_name(job->type);
 }
 
 static int check_parts(const struct job *job, const struct model_card *card, struct err *err)
@@ -135,10 +143,10 @@ static int check_parts(const struct job *job, const struct model_card *card, str
     bool encodes = false;
     for (int i = 0; i < job->hops; i++)
         encodes |= job->route[i].stage == STAGE_IMAGE_ENCODE;
-    if (encodes && !card->has_image_encoder && job->type != JOB_UPSCALE)
+    if (encodes && !card->has_image_encoder && (job->type != JOB_UPSCALE || job->probe))
         return err_set(err, ERR_INVALID_JOB,
                        "the model '%s' has no image_encoder, which '%s' needs", card->name,
-                       job->score ? "score" : job_type_name(job->type));
+                       encoder_user(job));
     if (needs_prior(job) && job->prior == PRIOR_AUTOREGRESSIVE && !card->has_ar_prior)
         return err_set(err, ERR_INVALID_JOB, "the model '%s' has no autoregressive prior",
                        card->name);

@@ -440,6 +440,7 @@ static int coordinator_open(struct coordinator *self, const struct config *confi
     *self = (struct coordinator){.config = config, .clock = clock_system()};
     snprintf(self->name, sizeof self->name, "coordinator-%lld", (long long)config->slot);
     planner_init(&self->planner, config->models, config->model);
+    self->planner.probe = config->probe;
     self->ledger = ledger_new();
     self->newer = json_object();
     self->retry = (struct retry){

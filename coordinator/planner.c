@@ -68,6 +68,7 @@ int planner_complete(struct planner *planner, struct job *job, struct err *err)
     if (!*job->model)
         snprintf(job->model, sizeof job->model, "%s", planner->default_model);
     int rc = card_find(planner, job->model, &card, err);
+    job->probe = planner->probe;
     if (rc == 0)
         rc = job_plan(job, card, err);
     if (rc == 0 && job->seed < 0)

@@ -17,6 +17,7 @@
 struct planner {
     const char *models;        /* folder; borrowed */
     const char *default_model; /* of jobs that name none; borrowed */
+    bool probe;                /* pictures end at image-encode (docs/safety.md) */
     int64_t (*seed)(void);     /* planner_seed(), or a test's */
     struct model_card cards[PLANNER_CARDS_MAX];
     size_t count, oldest;

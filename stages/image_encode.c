@@ -4,7 +4,8 @@
  * CLIPVisionModelWithProjection), and what is done with their embeddings. Which of these an item
  * gets, its kind and what it has tell:
  *
- *   a finished picture      its CLIP score for the prompt
+ *   a finished picture      its CLIP score for the prompt, if it has one; the embedding stays in
+ *                           inputs[0]
  *   embed, score            the embedding of its one input; for score, the CLIP score too
  *   variation               the embedding of its picture
  *   interpolate             the mixture of all inputs (mix.h)
@@ -271,6 +272,8 @@ static void take_source(struct item *item)
 
 static void finish(struct item *item)
 {
+    if (is_finished(item) && item->type == JOB_UPSCALE) /* it has no prompt */
+        return;
     if (is_finished(item) || item->type == JOB_SCORE) {
         score(item);
         return;

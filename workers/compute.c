@@ -389,6 +389,8 @@ static void run_pictures(struct pass *pass, const char *model)
         if (model)
             keep_pictures(&some, model);
         for (size_t i = 0; i < some.count; i++) {
+            if (pass->compute->options.probe)
+                probe_check(pass->compute->options.probe, some.parcels[i]);
             intake_forget(some.items[i]);
             if (some.parcels[i]->cache_hit)
                 some.parcels[i]->computed = false;

@@ -14,6 +14,7 @@
 
 #include "common/storage.h"
 #include "workers/parcel.h"
+#include "workers/probe.h"
 #include "workers/shard.h"
 
 /* A batch. Owned by whoever holds it, with its parcels; work_free(). */
@@ -39,6 +40,7 @@ struct compute_options {
     struct storage *storage; /* borrowed, as are the next three */
     struct shard *shard;
     struct models *models;
+    const struct probe *probe; /* borrowed; NULL: finished pictures are not looked at */
     struct clock *clock;
     void (*wake)(void *context); /* called from the compute thread when a batch is done */
     void *context;

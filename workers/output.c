@@ -224,6 +224,9 @@ static json_t *notices(const struct output *output, const struct parcel *parcel)
             list, json_sprintf("the model has no part that makes %d px: the picture was enlarged "
                                "to that without one",
                                item->image_size));
+    if (parcel->concept)
+        json_array_append_new(list, json_sprintf("a picture looks like '%s'%s", parcel->concept,
+                                                 parcel->blurred ? " and was blurred" : ""));
     if (parcel->unkept)
         json_array_append_new(list, json_sprintf("a picture started anew: what %s got could not be "
                                                  "kept for another try",

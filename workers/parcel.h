@@ -48,6 +48,9 @@ struct parcel {
     const char *uri; /* of the stored picture; in `memory` */
     const char *ref; /* of the tensors that are kept for the next try; in `memory` */
     bool unkept;     /* they could not be kept */
+    const char *concept; /* that the picture looks like, and is made all the same; borrowed from
+                            the probe; NULL: none */
+    bool blurred;        /* for that */
     char sha256[DIGEST_TEXT_SIZE];
 
     struct kafka_output outputs[PARCEL_OUTPUTS_MAX]; /* their pointers point into `memory` */

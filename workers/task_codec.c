@@ -73,11 +73,11 @@ static unsigned source_groups(const struct task *task, int hop)
     return 0;
 }
 
-/* The finished picture is judged by its prompt. */
+/* The finished picture is judged by its prompt; an upscale's, which has none, is only looked at. */
 static unsigned score_groups(const struct task *task)
 {
     bool scored = task->route[task->hops - 1].stage == STAGE_IMAGE_ENCODE;
-    return scored ? TENSORS_TEXT : 0;
+    return scored && task->type != JOB_UPSCALE ? TENSORS_TEXT : 0;
 }
 
 static unsigned intake_groups(const struct task *task, int hop)
@@ -85,7 +85,7 @@ static unsigned intake_groups(const struct task *task, int hop)
     unsigned groups = TENSORS_RNG;
     if (comes_before(task, hop, STAGE_DECODER) || comes_before(task, hop, STAGE_UPSAMPLER_1) ||
         comes_before(task, hop, STAGE_UPSAMPLER_2))
-        return TENSORS_IMAGE | TENSORS_TEXT;
+        return TENSORS_IMAGE | score_groups(task);
     if (comes_before(task, hop, STAGE_TEXT_ENCODE))
         groups |= TENSORS_TEXT;
     if (comes_before(task, hop, STAGE_PRIOR))

@@ -37,6 +37,7 @@ struct worker {
     char name[64]; /* "decoder-0": the slot */
     struct clock *clock;
     struct kafka *kafka;
+    struct probe *probe; /* NULL: none */
     struct storage *storage;
     struct sweeper *sweeper;
     struct redis *redis; /* the counters' and the presence's connection */
@@ -409,8 +410,8 @@ static int kafka_start(struct worker *worker, struct err *err)
 static int start(struct worker *worker, struct shard *shard, struct models *models, struct err *err)
 {
     const struct config *config = worker->config;
-    int rc;
-    if ((rc = storage_open(&worker->storage, config->artifacts, err)) ||
+    int rc = worker->stage == STAGE_IMAGE_ENCODE ? probe_open(&worker->probe, config, err) : 0;
+    if (rc || (rc = storage_open(&worker->storage, config->artifacts, err)) ||
         (rc = sweeper_start(&worker->sweeper, worker->storage, err)) ||
         (rc = redis_open(&worker->redis, config->redis, worker->clock, err)) ||
         (rc = kafka_start(worker, err)))
@@ -431,6 +432,7 @@ static int start(struct worker *worker, struct shard *shard, struct models *mode
                                       .storage = worker->storage,
                                       .shard = shard,
                                       .models = models,
+                                      .probe = worker->probe,
                                       .clock = worker->clock,
                                       .wake = compute_done,
                                       .context = worker->kafka};
@@ -449,6 +451,7 @@ static void stop(struct worker *worker)
     redis_close(worker->redis);
     sweeper_stop(worker->sweeper);
     storage_close(worker->storage);
+    probe_free(worker->probe);
 }
 
 /* Rank 0: the queue's side. */

@@ -472,6 +472,17 @@ static void kinds_that_cannot_be(void **state)
         assert_null(route_of(cases[i].fields, &emoji, &err));
         assert_string_equal(err.text, cases[i].text);
     }
+    struct job probed;
+    struct err no_encoder = {0};
+    assert_int_equal(parse(&probed, "a",
+                           "{\"version\":1,\"type\":\"upscale\",\"image\":\"x\",\"size\":256}",
+                           &no_encoder),
+                     0);
+    probed.probe = true;
+    assert_int_equal(job_plan(&probed, &emoji, &no_encoder), -ERR_INVALID_JOB);
+    assert_string_equal(no_encoder.text,
+                        "the model 'emoji' has no image_encoder, which 'probe' needs");
+    job_release(&probed);
     static const struct {
         const char *fields, *text;
     } refused[] = {

@@ -83,6 +83,55 @@ static void test_many_models(void **state)
     rmdir(folder);
 }
 
+/* The stages of a job's route, with blanks between; owned. */
+static char *route_of(struct planner *planner, const char *fields)
+{
+    struct job job;
+    struct err err = {0};
+    char *text = xasprintf("{\"version\":1,%s}", fields), *route = xstrdup("");
+    assert_int_equal(job_parse(&job, "id", 2, text, strlen(text), "unclip.jobs", 0, 0, &err), 0);
+    assert_int_equal(planner_complete(planner, &job, &err), 0);
+    for (int i = 0; i < job.hops; i++) {
+        char *longer = xasprintf("%s%s%s", route, i ? " " : "", stage_name(job.route[i].stage));
+        free(route);
+        route = longer;
+    }
+    job_release(&job);
+    free(text);
+    return route;
+}
+
+static void test_a_probe_ends_each_picture(void **state)
+{
+    static const struct {
+        const char *fields, *plain, *probed;
+    } cases[] = {
+        {"\"type\":\"text-to-image\",\"prompt\":\"a\",\"size\":64", "text-encode prior decoder",
+         "text-encode prior decoder image-encode"},
+        {"\"type\":\"text-to-image\",\"prompt\":\"a\",\"size\":64,\"score\":true",
+         "text-encode prior decoder image-encode", "text-encode prior decoder image-encode"},
+        {"\"type\":\"edit\",\"image\":\"x\",\"mask\":\"y\",\"prompt\":\"a\"",
+         "text-encode prior image-encode decoder upsampler-1 upsampler-2",
+         "text-encode prior image-encode decoder upsampler-1 upsampler-2 image-encode"},
+        {"\"type\":\"upscale\",\"image\":\"x\",\"size\":256", "image-encode upsampler-1",
+         "image-encode upsampler-1 image-encode"},
+        {"\"type\":\"embed\",\"inputs\":[{\"image\":\"x\"}]", "text-encode image-encode",
+         "text-encode image-encode"},
+        {"\"type\":\"score\",\"prompt\":\"a\",\"inputs\":[{\"image\":\"x\"}]",
+         "text-encode image-encode", "text-encode image-encode"},
+    };
+    struct planner planner;
+    (void)state;
+    planner_init(&planner, SOURCE_DIR "/models", "emoji");
+    for (size_t i = 0; i < 2 * (sizeof cases / sizeof *cases); i++) {
+        planner.probe = i % 2;
+        char *route = route_of(&planner, cases[i / 2].fields);
+        assert_string_equal(route, planner.probe ? cases[i / 2].probed : cases[i / 2].plain);
+        free(route);
+    }
+    planner_release(&planner);
+}
+
 static void test_seeds_differ(void **state)
 {
     (void)state;
@@ -94,9 +143,8 @@ static void test_seeds_differ(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_defaults_and_seed),
-        cmocka_unit_test(test_a_model_that_comes_later),
-        cmocka_unit_test(test_many_models),
+        cmocka_unit_test(test_defaults_and_seed), cmocka_unit_test(test_a_model_that_comes_later),
+        cmocka_unit_test(test_many_models),       cmocka_unit_test(test_a_probe_ends_each_picture),
         cmocka_unit_test(test_seeds_differ),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

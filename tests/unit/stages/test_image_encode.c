@@ -156,6 +156,7 @@ static void scores(void **state)
     run(images, &item);
     assert_true(item.has_score && fabs(item.score) <= 100);
     assert_non_null(item.image);
+    assert_non_null(item.inputs[0].embed); /* for who looks at the finished picture */
     double before = item.score;
     item_release(&item);
 
@@ -167,6 +168,21 @@ static void scores(void **state)
     memset(input->pixels, 128, 64 * 64 * 3);
     run(images, &item);
     assert_true(fabs(item.score - before) < 0.5); /* 0 and 128 are the same grey but for rounding */
+    item_release(&item);
+}
+
+/* It has no prompt to be scored by. */
+static void a_finished_upscale_is_embedded(void **state)
+{
+    (void)state;
+    struct item item;
+    begin(&item, JOB_UPSCALE, "");
+    item.image_size = 64;
+    item.image = xcalloc(64 * 64 * 3, sizeof(float));
+    run(images, &item);
+    assert_int_equal(item.err.code, 0);
+    assert_false(item.has_score);
+    assert_true(item.inputs[0].embed && item.embed_dim > 0);
     item_release(&item);
 }
 
@@ -268,6 +284,7 @@ int main(void)
         cmocka_unit_test(a_text_in_a_mixture_has_the_priors_embedding),
         cmocka_unit_test(a_turn_keeps_what_it_turned),
         cmocka_unit_test(scores),
+        cmocka_unit_test(a_finished_upscale_is_embedded),
         cmocka_unit_test(what_is_missing_fails_the_item),
         cmocka_unit_test(texts_of_another_width_fail),
         cmocka_unit_test(an_upscale_begins_with_its_source),

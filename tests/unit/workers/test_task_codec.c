@@ -89,6 +89,21 @@ static void names_tell_hops_apart(void **state)
     task_release(&task);
 }
 
+/* An upscale's finished picture is looked at without a text, which the others have. */
+static void a_judged_picture_has_its_text(void **state)
+{
+    (void)state;
+    struct task task = fixture_scored_task(0);
+    task.route[1].stage = STAGE_UPSAMPLER_1;
+    for (int upscale = 0; upscale < 2; upscale++) {
+        unsigned text = upscale ? 0 : TENSORS_TEXT;
+        task.type = upscale ? JOB_UPSCALE : JOB_VARIATION;
+        assert_int_equal(tensors_needed(&task, 1), TENSORS_RNG | TENSORS_IMAGE | text);
+        assert_int_equal(tensors_needed(&task, 2), TENSORS_IMAGE | text);
+    }
+    task_release(&task);
+}
+
 static void nothing_is_needed_to_encode_text(void **state)
 {
     (void)state;
@@ -267,6 +282,7 @@ int main(void)
         cmocka_unit_test(round_trip),
         cmocka_unit_test(each_stage_gets_what_it_needs),
         cmocka_unit_test(names_tell_hops_apart),
+        cmocka_unit_test(a_judged_picture_has_its_text),
         cmocka_unit_test(nothing_is_needed_to_encode_text),
         cmocka_unit_test(tensor_that_was_never_made),
         cmocka_unit_test(wrong_tensors),

@@ -12,6 +12,11 @@
 
 #define ID_RULE "1 to 128 of A-Z a-z 0-9 . _ -, the first a letter or digit"
 
+bool job_makes_pictures(enum job_type type)
+{
+    return type != JOB_EMBED && type != JOB_SCORE;
+}
+
 /* --- reading --- */
 
 static int take_key(struct job *job, const void *key, size_t key_size, struct err *err)
@@ -266,7 +271,7 @@ static void take_count(struct job *job, const json_t *record)
     job->frames = frames > 0;
     if (job->frames)
         job->n = frames;
-    if (job->type == JOB_EMBED || job->type == JOB_SCORE)
+    if (!job_makes_pictures(job->type))
         job->n = job->sources->count;
     if (best_of > 0) {
         job->keep = (short)job->n;
@@ -295,7 +300,7 @@ static void take_fields(struct job *job, const json_t *record)
     take_sources(job, record);
     take_making(job, record);
     take_count(job, record);
-    if (job->type == JOB_EMBED || job->type == JOB_SCORE)
+    if (!job_makes_pictures(job->type))
         job->seed = 0; /* nothing is drawn */
     job->deadline_s = json_integer_value(json_object_get(record, "deadline_s"));
     job->metadata = json_incref(json_object_get(record, "metadata"));

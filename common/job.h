@@ -31,6 +31,10 @@
 #define JOB_STRENGTH    0.7
 #define JOB_RESAMPLE    2
 
+/* Whether its results are pictures: not embeddings, nor scores alone, of which each input has one.
+ */
+bool job_makes_pictures(enum job_type type);
+
 struct job {
     enum job_type type : 8;
     enum task_class task_class : 8;

@@ -59,11 +59,6 @@ static int plan_from(struct job *job, const struct model_card *card, enum stage 
 
 /* --- the route --- */
 
-static bool makes_pictures(const struct job *job)
-{
-    return job->type != JOB_EMBED && job->type != JOB_SCORE;
-}
-
 static bool needs_prior(const struct job *job)
 {
     return job->type == JOB_TEXT_TO_IMAGE || job->type == JOB_EDIT ||
@@ -124,18 +119,18 @@ static void plan_route(struct job *job, const struct model_card *card, enum stag
         add_hop(&plan, STAGE_PRIOR);
     if (job->type != JOB_TEXT_TO_IMAGE)
         add_hop(&plan, STAGE_IMAGE_ENCODE);
-    for (enum stage stage = first; makes_pictures(job) && stage <= last; stage++)
+    for (enum stage stage = first; job_makes_pictures(job->type) && stage <= last; stage++)
         add_hop(&plan, stage);
-    if (job->score || (job->probe && makes_pictures(job)))
+    if (job->score || (job->probe && job_makes_pictures(job->type)))
         add_hop(&plan, STAGE_IMAGE_ENCODE);
 }
 
 /* What of the job needs the image encoder. */
 static const char *encoder_user(const struct job *job)
 {
-    return job->score                          ? "score"
-           : job->probe && makes_pictures(job) ? "probe"
-                                               : job_type_name(job->type);
+    return job->score                                    ? "score"
+           : job->probe && job_makes_pictures(job->type) ? "probe"
+                                                         : job_type_name(job->type);
 }
 
 static int check_parts(const struct job *job, const struct model_card *card, struct err *err)
@@ -157,7 +152,7 @@ int job_plan(struct job *job, const struct model_card *card, struct err *err)
 {
     BUG_ON(job->type == JOB_CANCEL);
     enum stage first = STAGE_DECODER, last = STAGE_DECODER;
-    int result = makes_pictures(job) ? plan_size(job, card, &last, err) : 0;
+    int result = job_makes_pictures(job->type) ? plan_size(job, card, &last, err) : 0;
     if (result == 0 && job->type == JOB_UPSCALE)
         result = plan_from(job, card, last, &first, err);
     if (result != 0)

@@ -125,17 +125,11 @@ static void put_making(json_t *record, const struct job *job)
 /* frames, best_of and n, or none where the inputs say it. */
 static void put_count(json_t *record, const struct job *job)
 {
-    if (job->type == JOB_EMBED || job->type == JOB_SCORE)
+    if (!job_makes_pictures(job->type))
         return;
     put_int(record, job->frames ? "frames" : "n", job->keep > 0 ? job->keep : job->n, -1);
     if (job->keep > 0)
         put_int(record, "best_of", job->n, -1);
-}
-
-/* Members that a kind of job does not have. */
-static bool makes_pictures(const struct job *job)
-{
-    return job->type != JOB_EMBED && job->type != JOB_SCORE;
 }
 
 static void put_picture_fields(json_t *record, const struct job *job)
@@ -163,7 +157,7 @@ json_t *job_to_json(const struct job *job)
     put_count(record, job);
     put_text(record, "model", job->model);
     json_object_set_new(record, "class", json_string(task_class_name(job->task_class)));
-    if (makes_pictures(job))
+    if (job_makes_pictures(job->type))
         put_picture_fields(record, job);
     put_making(record, job);
     put_int(record, "deadline_s", job->deadline_s, 0);

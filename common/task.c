@@ -18,7 +18,7 @@ static void take_sources(struct task *task, const struct job *job, int image)
     if (!job->sources)
         return;
     one = *job->sources;
-    if (job->type == JOB_EMBED || job->type == JOB_SCORE) {
+    if (!job_makes_pictures(job->type)) {
         one.inputs += image;
         one.count = 1;
     }
@@ -161,7 +161,7 @@ static int check_kind(const struct task *task, struct err *err)
     bool image = task->type == JOB_VARIATION || task->type == JOB_EDIT ||
                  task->type == JOB_TEXT_DIFF || task->type == JOB_UPSCALE;
     int inputs = task->type == JOB_TEXT_DIFF || task->type == JOB_INTERPOLATE ? 2
-                 : task->type == JOB_EMBED || task->type == JOB_SCORE         ? 1
+                 : !job_makes_pictures(task->type)                            ? 1
                                                                               : 0;
     if (task->type == JOB_CANCEL)
         return err_set(err, ERR_INVALID_RECORD, "task: '/type' is 'cancel'");
@@ -171,7 +171,7 @@ static int check_kind(const struct task *task, struct err *err)
     if (sources->count < inputs)
         return err_set(err, ERR_INVALID_RECORD, "task: a %s with %d inputs",
                        job_type_name(task->type), sources->count);
-    if (sources->count != 1 && (task->type == JOB_EMBED || task->type == JOB_SCORE))
+    if (sources->count != 1 && !job_makes_pictures(task->type))
         return err_set(err, ERR_INVALID_RECORD, "task: a %s with %d inputs, it has one",
                        job_type_name(task->type), sources->count);
     if (task->type == JOB_TEXT_DIFF && sources_texts(sources) != 2)

@@ -409,11 +409,6 @@ static void fields_read(struct live_job *job, const json_t *json)
         live_job_notice(job, json_string_value(notice));
 }
 
-static bool makes_picture(const struct job *job)
-{
-    return job->type != JOB_EMBED && job->type != JOB_SCORE;
-}
-
 /* A record of before there was admission says nothing of it: its pictures have their tasks. */
 static int admission_read(struct live_job *job, const json_t *json, struct err *err)
 {
@@ -422,7 +417,8 @@ static int admission_read(struct live_job *job, const json_t *json, struct err *
     job->offset = json_integer_value(json_object_get(json, "offset"));
     job->admitted = admitted ? (int)json_integer_value(admitted) : job->pictures ? job->job.n : 0;
     bool waits = job->state == JOB_ACCEPTED;
-    if (job->job.seed < 0 || (job->job.size <= 0 && makes_picture(&job->job)) || !*job->job.model)
+    if (job->job.seed < 0 || (job->job.size <= 0 && job_makes_pictures(job->job.type)) ||
+        !*job->job.model)
         return err_set(err, ERR_INVALID_RECORD, "the request of '%s' is not complete", job->job.id);
     if (job->admitted > job->job.n || waits != (job->admitted == 0) || waits != !job->pictures)
         return err_set(err, ERR_INVALID_RECORD, "%d pictures of the %s job '%s' are admitted",

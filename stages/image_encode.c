@@ -19,6 +19,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/image.h"
 #include "common/memory.h"
 #include "stages/image_processor.h"
 #include "stages/mix.h"
@@ -149,27 +150,21 @@ static bool is_finished(const struct item *item)
     return item->image != NULL;
 }
 
-/* The 8-bit picture of [-1, 1]. */
-static uint8_t *to_bytes(const float *image, int size)
-{
-    size_t values = (size_t)size * (size_t)size * CHANNELS;
-    uint8_t *bytes = xmalloc(values);
-    for (size_t i = 0; i < values; i++)
-        bytes[i] = (uint8_t)lrintf((fminf(fmaxf(image[i], -1), 1) + 1) * 127.5f);
-    return bytes;
-}
-
-/* Makes the finished picture an input. */
+/* Makes the finished picture, in the bytes that are stored, an input. Where one process has all
+   stages, the place may hold what the picture was made of. */
 static void take_finished(struct item *item)
 {
-    free(item->inputs[0]
-             .pixels); /* where one process has all stages, it may have been made of one */
-    free(item->inputs[0].embed);
-    item->inputs[0] = (struct item_input){.pixels = to_bytes(item->image, item->image_size),
-                                          .width = item->image_size,
-                                          .height = item->image_size,
-                                          .weight = 1};
+    struct item_input *input = &item->inputs[0];
+    struct image image;
+    free(input->pixels);
+    free(input->embed);
+    *input = (struct item_input){.weight = 1};
     item->input_count = 1;
+    if (image_from_float(&image, item->image, item->image_size, &item->err) != 0)
+        return;
+    input->pixels = image.pixels;
+    input->width = image.width;
+    input->height = image.height;
 }
 
 static size_t list_views(struct item *const *items, size_t count, struct view *views)

@@ -103,7 +103,7 @@ static int take_input(struct intake *in, int index, struct err *err)
 static int take_inputs(struct intake *in, struct err *err)
 {
     const struct task *task = in->task;
-    bool own = task->type == JOB_INTERPOLATE || task->type == JOB_EMBED || task->type == JOB_SCORE;
+    bool own = task->type == JOB_INTERPOLATE || !job_makes_pictures(task->type);
     if (own && task->sources.count < 1)
         return err_set(err, ERR_INVALID_RECORD, "the task has no inputs");
     int rc = 0;

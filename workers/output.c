@@ -44,12 +44,6 @@ static int store(const struct output *output, const struct parcel *parcel, const
     return rc ? rc : storage_write(output->storage, name, bytes, size, uri, err);
 }
 
-/* Whether the result is a picture: not an embedding, nor a score alone. */
-static bool makes_picture(const struct task *task)
-{
-    return task->type != JOB_EMBED && task->type != JOB_SCORE;
-}
-
 static int encode_embedding(const struct parcel *parcel, void **bytes, size_t *size,
                             struct err *err)
 {
@@ -251,7 +245,7 @@ static void put_picture(json_t *event, const struct parcel *parcel)
 {
     json_object_set_new(event, "uri", json_string(parcel->uri));
     json_object_set_new(event, "sha256", json_string(parcel->sha256));
-    if (makes_picture(&parcel->task)) {
+    if (job_makes_pictures(parcel->task.type)) {
         json_object_set_new(event, "width", json_integer(parcel->item.image_size));
         json_object_set_new(event, "height", json_integer(parcel->item.image_size));
     }

@@ -2,7 +2,6 @@
 /* Previews: small and lossy, since they are looked at for a moment. */
 #include "workers/preview.h"
 
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -29,11 +28,9 @@ static int shrink(const float *x0, int size, float **small, struct err *err)
 static int encode(const float *x0, int side, void **bytes, size_t *size, struct err *err)
 {
     struct image image;
-    int rc = image_alloc(&image, side, side, err);
+    int rc = image_from_float(&image, x0, side, err);
     if (rc)
         return rc;
-    for (size_t i = 0; i < (size_t)side * (size_t)side * CHANNELS; i++)
-        image.pixels[i] = (uint8_t)lrintf((fminf(fmaxf(x0[i], -1), 1) + 1) * 127.5f);
     rc = image_encode(&image, IMAGE_WEBP, QUALITY, &(struct image_metadata){0}, bytes, size, err);
     image_release(&image);
     return rc;

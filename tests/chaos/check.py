@@ -6,22 +6,25 @@ announcements name. A finding is of one of three kinds:
 
     lost       a job without its final record, a picture without its announcement or file, poison without its letter
     doubled    any of these twice
-    different  all else: other pixels, another end, a letter or a job that nobody sent
+    different  all else: other pixels or numbers, another end, a letter or a job that nobody sent
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from pictures import Key, keys_of, pixels
-from plan import Job, Plan
+from pictures import digest
+from plan import Job, Key, Plan
 from topics import Record
+from undisturbed import Product
 
 RANKS = {"accepted": 0, "queued": 1, "running": 2}
+SCORE_DIGITS = 1e-8  # an event has nine
 
 
 @dataclass(frozen=True)
@@ -47,10 +50,10 @@ def exactly_one(subject: str, what: str, count: int) -> Findings:
 
 
 class Judge:
-    """`wanted`: the undisturbed pixels. `read`: the bytes of a file by its URI, or OSError."""
+    """`wanted`: what comes of it undisturbed. `read`: the bytes of a file by its URI, or OSError."""
 
     def __init__(
-        self, plan: Plan, wanted: dict[Key, str], death_limit: int, read: Callable[[str], bytes] = read_file
+        self, plan: Plan, wanted: dict[Key, Product], death_limit: int, read: Callable[[str], bytes] = read_file
     ) -> None:
         self.plan, self.wanted, self.death_limit, self.read = plan, wanted, death_limit, read
 
@@ -104,12 +107,19 @@ class Judge:
             yield Finding("different", job.id, f"it ends as {state} '{code}': {result['error_message']}")
         if code == "worker_died" and result["error_message"] != f"worker died {self.death_limit} times":
             yield Finding("different", job.id, f"it ends as '{result['error_message']}'")
-        if job.request and len(result["images"]) != job.request.n:
-            yield Finding("different", job.id, f"it ends with {len(result['images'])} pictures, not {job.request.n}")
+        if job.request and len(result["images"]) != job.request.count:
+            yield Finding("different", job.id, f"it ends with {len(result['images'])} pictures, not {job.request.count}")
+        scored = [image for image in result["images"] if "score" in image]
+        ranking = [image["index"] for image in sorted(scored, key=lambda image: -image["score"])]
+        best = result.get("best", [])
+        if best != ranking[: len(best)] or bool(best) != bool(ranking):
+            yield Finding("different", job.id, f"its best are {best}, but by their scores they are {ranking}")
 
     def announcements(self, job: Job, events: list[dict], results: list[dict]) -> Findings:
         """Each picture: how often it is announced, and whether the announcement, the result and the file agree."""
-        passed = Counter((e["image"], e["stage"], e.get("attempt", 0)) for e in events if e["type"] == "stage-finished")
+        passed = Counter(
+            (e["image"], e["hop"], e["stage"], e.get("attempt", 0)) for e in events if e["type"] == "stage-finished"
+        )
         for row, count in passed.items():
             if count > 1:
                 yield Finding("doubled", job.id, f"{count} reports of {row}")
@@ -117,18 +127,19 @@ class Judge:
         for event in events:
             if event["type"] == "picture-finished":
                 told[event["image"]].append(event)
-        for image in told.keys() - set(range(job.request.n)):
+        for image in told.keys() - set(range(job.request.count)):
             yield Finding("different", job.id, f"it has a picture {image}")
         images = results[0]["images"] if results else []
         stages = [hop["stage"] for hop in results[0]["route"][:-1]] if results else []
-        for i, key in enumerate(keys_of(job.request)):
+        for i, key in enumerate(job.request.keys()):
             image = images[i] if i < len(images) else {"state": "untold"}
             yield from self.picture(job, i, told[i], image)
-            for stage in stages if image["state"] == "stored" else ():
-                if not any(row[:2] == (i, stage) for row in passed):
-                    yield Finding("lost", job.id, f"no report of picture {i} from {stage}")
+            for hop, stage in enumerate(stages if image["state"] == "stored" else ()):
+                if not any(row[:3] == (i, hop, stage) for row in passed):
+                    yield Finding("lost", job.id, f"no report of picture {i} from {stage}, hop {hop}")
             for event in told[i]:
                 yield from self.file(job, i, event, key)
+                yield from self.score(job, i, event, key)
 
     def picture(self, job: Job, i: int, told: list[dict], image: dict) -> Findings:
         stored = image["state"] == "stored" or set(job.ends) == {"succeeded"}
@@ -138,15 +149,16 @@ class Judge:
             if set(job.ends) == {"succeeded"} and image["state"] != "untold":  # which is a finding of its own
                 yield Finding("different", job.id, f"picture {i} is {image['state']} in its result")
             return
-        if image["index"] != i or image["seed"] != job.request.seed + i:
+        if image["index"] != i or image["seed"] != job.request.seeds()[i]:
             yield Finding("different", job.id, f"picture {i} is number {image['index']} of seed {image['seed']}")
-        if told and any(image[field] != told[0][field] for field in ("uri", "sha256", "width", "height")):
+        fields = ("uri", "sha256", "width", "height", "score")
+        if told and any(image.get(field) != told[0].get(field) for field in fields):
             yield Finding("different", job.id, f"picture {i} is not the same in its result and its announcement")
 
     def file(self, job: Job, i: int, event: dict, key: Key) -> Findings:
         try:
             data = self.read(event["uri"])
-            digest = pixels(data)
+            found = digest(data)
         except OSError as error:
             yield Finding("lost", job.id, f"picture {i} has no file: {error}")
             return
@@ -155,8 +167,16 @@ class Judge:
             return
         if hashlib.sha256(data).hexdigest() != event["sha256"]:
             yield Finding("different", job.id, f"picture {i}'s file is not the one that was announced")
-        if digest != self.wanted.get(key):
-            yield Finding("different", job.id, f"picture {i} has other pixels than the undisturbed one")
+        if key not in self.wanted or found != self.wanted[key].digest:
+            yield Finding("different", job.id, f"picture {i} has other pixels or numbers than the undisturbed one")
+
+    def score(self, job: Job, i: int, event: dict, key: Key) -> Findings:
+        """It has one where the undisturbed one has, and the same."""
+        score, wanted = event.get("score"), self.wanted[key].score if key in self.wanted else None
+        if (score is None) != (wanted is None):
+            yield Finding("different", job.id, f"picture {i} has the score {score}, the undisturbed one {wanted}")
+        elif wanted is not None and not math.isclose(score, wanted, rel_tol=SCORE_DIGITS):
+            yield Finding("different", job.id, f"picture {i} has the score {score}, not {wanted}")
 
 
 def verdict(findings: Iterable[Finding], jobs: int, kills: int) -> str:

@@ -14,28 +14,28 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 
+from recipes import DATA_URLS, LARGEST, OWN, RECIPES, Recipe, data_url, filled
+
 SCHEMAS = Path(__file__).resolve().parents[2] / "schemas"
 
-STAGES = ("text-encode", "prior", "decoder", "upsampler-1", "upsampler-2")
-STEPS = {"prior": 2, "decoder": 4, "upsampler-1": 2, "upsampler-2": 1}
-# Size → (prompts, seeds, pictures of a job, share of the jobs): few distinct pictures, each made undisturbed first.
-SIZES: dict[int, tuple[tuple[str, ...], int, tuple[int, ...], float]] = {
-    64: (("a red heart", "a blue star", "a yellow sun"), 6, (1, 1, 1, 2, 4), 0.86),
-    256: (("a red heart", "a green tree"), 3, (1, 2), 0.11),
-    1024: (("a red heart",), 2, (1, 2), 0.03),
-}
+STAGES = ("text-encode", "prior", "decoder", "upsampler-1", "upsampler-2", "image-encode")
 CLIENTS = ("ann", "bob", "cho")
+CLASSES = ("interactive", "bulk")
 DUPLICATES, CANCELLATIONS, CONFLICTS = 0.15, 0.05, 0.04  # of the jobs
 PARTITIONS = 8
+JOBS = "unclip.jobs"
+STORE = "store:"  # in addresses: the artifact store, whose place the run alone knows
 
 # How many of each pool: partitions move between the twos.
-SLOTS = {"coordinator": 2, "text-encode": 1, "prior": 1, "decoder": 2, "upsampler-1": 1, "upsampler-2": 1}
+SLOTS = {"coordinator": 2, "text-encode": 1, "prior": 1, "decoder": 2, "upsampler-1": 1, "upsampler-2": 1, "image-encode": 2}
 COORDINATORS = tuple(f"coordinator-{slot}" for slot in range(SLOTS["coordinator"]))
 WORKERS = tuple(f"{stage}-{slot}" for stage in STAGES for slot in range(SLOTS[stage]))
 RANKED = "upsampler-2-0"
+IMAGE_ENCODERS = tuple(name for name in WORKERS if name.startswith("image-encode-"))
 # Kind of blow → (how often in a round, whom it may hit). A round is shuffled, and they follow each other.
 BLOWS: dict[str, tuple[int, tuple[str, ...]]] = {
     "kill": (5, WORKERS),
+    "kill-image-encode": (2, IMAGE_ENCODERS),
     "kill-rank": (2, (RANKED,)),
     "kill-coordinator": (2, COORDINATORS),
     "kill-redis": (1, ("redis",)),
@@ -46,11 +46,36 @@ BLOWS: dict[str, tuple[int, tuple[str, ...]]] = {
 FIRST_BLOW_S, BLOW_GAP_S = 5.0, (3.0, 7.0)
 PAUSE_S = 9.0  # longer than a session of the group lasts
 
-# A job of these kills its worker at that point, each time: after the prior's first step; late in the decoder, as no
-# other stage takes so many; where its picture is stored. A process takes 16 faults.
-POISONS = (("worker.in_compute", ""), ("worker.in_compute", ":10"), ("worker.before_store", ""))
-POISON_STEPS = {"prior": 2, "decoder": 12}
+@dataclass(frozen=True)
+class Poison:
+    """A job of `fields`, in which POISON stands for a text of its own, kills its worker each time it is at `point`, for the
+    `nth` time in that worker's life."""
+
+    point: str
+    fields: dict
+    nth: str = ""
+
+
+POISON = "POISON"  # what keeps it out of the caches
+QUICK = {"prior": 2, "decoder": 2}
+POISONS = (
+    Poison("worker.in_compute", {"type": "text-to-image", "prompt": POISON, "steps": QUICK}),  # the prior's first step
+    # late in the decoder: no other stage takes so many
+    Poison("worker.in_compute", {"type": "text-to-image", "prompt": POISON, "steps": {"prior": 2, "decoder": 12}}, ":10"),
+    Poison("worker.before_store", {"type": "text-to-image", "prompt": POISON, "steps": QUICK}),
+    # where image-encode ends the way: of a picture that it has judged, and of an embedding
+    Poison("worker.before_store", {"type": "text-to-image", "prompt": POISON, "steps": QUICK, "score": True}),
+    Poison("worker.before_store", {"type": "embed", "inputs": [{"text": POISON}]}),
+)
 POISONS_MAX = 10
+# An address that a job is accepted with, though no worker can get a picture from it → what it then fails with.
+SPOILT = {
+    data_url(b"\x89PNG\r\n\x1a\n"): "invalid_image",
+    data_url(b"<svg/>"): "invalid_image",
+    "file:///etc/passwd": "url_refused",
+    "store:/nobody/0.png": "not_found",
+}
+SPOILT_PER_MINUTE = 2
 # What the supervisor starts also dies by itself, at the nth passing of one of these points, with N up to that number: a
 # blow from outside seldom falls within the milliseconds of a transaction.
 MOMENTS = {
@@ -62,14 +87,26 @@ HOSTILE_PER_MINUTE = 6
 REFUSALS = frozenset({"invalid_json", "invalid_job", "invalid_record", "too_large", "unsupported"})
 
 
+Key = tuple[str, int]  # a recipe, and which of its results
+
+
 @dataclass(frozen=True)
 class Request:
-    """What decides the pixels."""
+    """What decides the results: `count` of them, by their seeds, the first of which is `seed`."""
 
-    prompt: str
-    seed: int
-    size: int
-    n: int
+    recipe: str
+    seed: int = 0
+    count: int = 1
+
+    def keys(self) -> list[Key]:
+        """Of each of its results."""
+        return [(self.recipe, self.seed + i) for i in range(self.count)]
+
+    def seeds(self) -> list[int]:
+        """Of each of its results; frames all have the first one's."""
+        recipe = RECIPES.get(self.recipe)
+        still = recipe and "frames" in recipe.fields
+        return [self.seed + (0 if still else i) for i in range(self.count)]
 
 
 @dataclass(frozen=True)
@@ -77,7 +114,7 @@ class Job:
     """`ends`: the states that it may end in, with the error codes that are right there."""
 
     id: str
-    request: Request | None  # None: refused, there are no pictures
+    request: Request | None  # None: refused, there are no results
     ends: dict[str, frozenset[str]]
 
 
@@ -91,7 +128,7 @@ class Letter:
 
 @dataclass(frozen=True)
 class Send:
-    """`once`: a second copy would not be the same as one."""
+    """`once`: a second copy would not be the same as one. In `value` STORE stands for the artifact store."""
 
     at_s: float
     topic: str
@@ -115,6 +152,7 @@ class Blow:
 @dataclass
 class Plan:
     seconds: float
+    first: list[Send] = field(default_factory=list)  # jobs whose pictures later ones take: before all else, undisturbed
     sends: list[Send] = field(default_factory=list)
     blows: list[Blow] = field(default_factory=list)
     jobs: dict[str, Job] = field(default_factory=dict)
@@ -125,7 +163,7 @@ class Plan:
 
     def lines(self) -> Iterator[str]:
         """The plan as text, to be read and compared."""
-        yield from (f"{send.at_s:8.3f} send {send.topic} {send.key} {send.value!r} {send.header!r}" for send in self.sends)
+        yield from (f"{send.at_s:8.3f} send {send.topic} {send.key} {send.value!r} {send.header!r}" for send in self.first + self.sends)
         yield from (f"{blow.at_s:8.3f} {blow.kind} {blow.target} {blow.pick}" for blow in self.blows)
         yield from (f"fault {fault}" for fault in self.faults + self.moments)
 
@@ -133,58 +171,94 @@ class Plan:
 ENDS_WELL = {"succeeded": frozenset({""})}
 
 
-def steps_of(size: int) -> dict[str, int]:
-    """Of the stages that such a picture goes through."""
-    return {stage: STEPS[stage] for stage in STAGES[1 : 3 + list(SIZES).index(size)]}
+def own_pictures(name: str) -> dict[str, str]:
+    """Addresses of what the run's first jobs make."""
+    return {picture: f"{STORE}/{name}-{picture}/0.png" for picture in OWN}
 
 
-def body(request: Request, **more: object) -> bytes:
-    fields = {"version": 1, "type": "text-to-image", "prompt": request.prompt, "seed": request.seed}
-    fields |= {"size": request.size, "n": request.n, "steps": steps_of(request.size)}
-    return json.dumps(fields | more).encode()
+def body(fields: dict, **more: object) -> bytes:
+    return json.dumps({"version": 1} | fields | more).encode()
+
+
+def recipe_fields(name: str, recipe: Recipe, request: Request) -> dict:
+    fields = filled(recipe.fields, DATA_URLS | own_pictures(name))
+    if recipe.takes_n:
+        fields["n"] = request.count
+    if recipe.makes_pictures:
+        fields["seed"] = request.seed
+    return fields
+
+
+def other_body(text: bytes) -> bytes:
+    """Of another job: it says something else and, where it brings a picture, another one."""
+    picture = DATA_URLS["plain"].encode(), DATA_URLS["other"].encode()
+    return text.replace(*picture).replace(b'"client"', b'"metadata": {"other": true}, "client"')
 
 
 def requests(rng: Random, count: int) -> Iterator[Request]:
-    """The first one is the largest, so that the shortest run has one for the ranks."""
-    for i in range(count):
-        size = max(SIZES) if i == 0 else rng.choices(list(SIZES), [row[3] for row in SIZES.values()])[0]
-        prompts, seeds, numbers, _ = SIZES[size]
-        n = rng.choice(numbers)
-        yield Request(rng.choice(prompts), rng.randrange(seeds - n + 1), size, n)
+    """Of every recipe at least one, as far as they go. The first is the largest, so that the shortest run has one for the
+    ranks."""
+    rest = [name for name in RECIPES if name != LARGEST]
+    drawn = [*rng.sample(rest, len(rest)), *rng.choices(list(RECIPES), [row.share for row in RECIPES.values()], k=count)]
+    later = drawn[: count - 1]
+    rng.shuffle(later)
+    for name in [LARGEST, *later]:
+        recipe = RECIPES[name]
+        wanted = rng.choice(recipe.counts)
+        yield Request(name, rng.randrange(recipe.seeds - wanted + 1), wanted)
+
+
+def add_first(plan: Plan, name: str) -> None:
+    for picture, (recipe, seed) in OWN.items():
+        request = Request(recipe, seed)
+        plan.first.append(Send(0, JOBS, f"{name}-{picture}", body(recipe_fields(name, RECIPES[recipe], request))))
+        plan.jobs[f"{name}-{picture}"] = Job(f"{name}-{picture}", request, ENDS_WELL)
 
 
 def add_jobs(plan: Plan, rng: Random, name: str, count: int) -> None:
     times = sorted(rng.uniform(0, plan.seconds) for _ in range(count))
     for i, (at_s, request) in enumerate(zip(times, requests(rng, count), strict=True)):
         job_id = f"{name}-{i:04d}"
-        text = body(request, client=rng.choice(CLIENTS), **{"class": rng.choice(("interactive", "bulk"))})
+        fields = recipe_fields(name, RECIPES[request.recipe], request)
+        text = body(fields, client=rng.choice(CLIENTS), **{"class": rng.choice(CLASSES)})
         ends, later = ENDS_WELL, at_s + rng.uniform(0.2, 15)
-        plan.sends.append(Send(at_s, "unclip.jobs", job_id, text))
+        plan.sends.append(Send(at_s, JOBS, job_id, text))
         fate = rng.random()
         if fate < DUPLICATES:
-            plan.sends += [Send(later, "unclip.jobs", job_id, text)] * rng.choice((1, 1, 3))
+            plan.sends += [Send(later, JOBS, job_id, text)] * rng.choice((1, 1, 3))
         elif fate < DUPLICATES + CANCELLATIONS:
             ends = ends | {"cancelled": frozenset({"cancelled"})}
-            plan.sends.append(Send(later, "unclip.jobs", job_id, b'{"version":1,"type":"cancel"}'))
+            plan.sends.append(Send(later, JOBS, job_id, b'{"version":1,"type":"cancel"}'))
         elif fate < DUPLICATES + CANCELLATIONS + CONFLICTS:
-            other = text.replace(b'"client"', b'"guidance": {"prior": 1}, "client"')
-            plan.sends.append(Send(later, "unclip.jobs", job_id, other, once=True))
+            plan.sends.append(Send(later, JOBS, job_id, other_body(text), once=True))
             plan.letters.append(Letter(job_id, frozenset({"conflict"})))
         plan.jobs[job_id] = Job(job_id, request, ends)
 
 
 def add_poison(plan: Plan, rng: Random, name: str, count: int) -> None:
-    """Jobs that kill whoever computes them. A prompt of its own keeps each out of the cache."""
+    """Jobs that kill whoever computes them."""
     for i in range(count):
         job_id = f"{name}-poison-{i}"
-        point, nth = POISONS[i % len(POISONS)]
-        request = Request(f"a red heart, {job_id}", 1, 64, 1)
+        poison = POISONS[i % len(POISONS)]
         codes = frozenset({"worker_died"})
-        plan.faults.append(f"{point}:kill@{job_id}{nth}")
-        text = body(request, steps=POISON_STEPS, **{"class": rng.choice(("interactive", "bulk"))})
-        plan.sends.append(Send(rng.uniform(0, plan.seconds * 0.7), "unclip.jobs", job_id, text))
-        plan.jobs[job_id] = Job(job_id, request, {"failed": codes})
+        plan.faults.append(f"{poison.point}:kill@{job_id}{poison.nth}")
+        fields = json.loads(json.dumps(poison.fields).replace(POISON, f"a red heart, {job_id}"))
+        fields |= {"size": 64, "seed": 1} if "steps" in fields else {}
+        text = body(fields, **{"class": rng.choice(CLASSES)})
+        plan.sends.append(Send(rng.uniform(0, plan.seconds * 0.7), JOBS, job_id, text))
+        plan.jobs[job_id] = Job(job_id, Request("poison", 1 if "steps" in fields else 0), {"failed": codes})
         plan.letters.append(Letter(f"{job_id}/0", codes))
+
+
+def add_spoilt(plan: Plan, rng: Random, name: str, count: int) -> None:
+    """Jobs of pictures that cannot be had: they fail by themselves, and take nobody along."""
+    for i in range(count):
+        job_id = f"{name}-spoilt-{i}"
+        address, code = list(SPOILT.items())[i % len(SPOILT)]
+        text = body({"type": "score", "prompt": "a red heart", "inputs": [{"image": address}]})
+        plan.sends.append(Send(rng.uniform(0, plan.seconds), JOBS, job_id, text))
+        plan.jobs[job_id] = Job(job_id, Request("spoilt"), {"failed": frozenset({code})})
+        plan.letters.append(Letter(f"{job_id}/0", frozenset({code})))
 
 
 def hostile_bytes(rng: Random) -> bytes:
@@ -202,7 +276,8 @@ def hostile_bytes(rng: Random) -> bytes:
 
 
 def hostile_job(rng: Random) -> bytes:
-    good = body(Request("a red heart", 1, 64, 1))
+    good = body({"type": "text-to-image", "prompt": "a red heart", "n": 1, "seed": 1})
+    read = body({"type": "upscale", "image": DATA_URLS["plain"], "n": 1, "seed": 1})
     return rng.choice(
         (
             hostile_bytes(rng),
@@ -212,6 +287,9 @@ def hostile_job(rng: Random) -> bytes:
             good.replace(b'"n": 1', b'"n": 1e400'),
             good.replace(b'"version": 1', b'"version": 2'),
             good.replace(b'"seed"', b'"sede"'),
+            read.replace(b"image/png", b"text/html"),
+            read.replace(b"base64,", b"base64,!"),
+            read[: rng.randrange(1, len(read))],
         )
     )
 
@@ -220,7 +298,7 @@ def hostile_task_header(rng: Random, job_id: str, stage: str) -> bytes:
     """A right header with a value that is wrong, a wrong one, none, or one that is far too long."""
     task = json.loads((SCHEMAS / "examples" / "task.json").read_text())
     task |= {"job": job_id, "hop": STAGES.index(stage), "home": rng.randrange(PARTITIONS), "size": 1024}
-    task["route"].append({"stage": "upsampler-2", "steps": 1, "guidance": 0.0})
+    task["route"] += [{"stage": stage, "steps": steps, "guidance": 0.0} for stage, steps in (("upsampler-2", 1), (STAGES[-1], 0))]
     right = b"task=" + json.dumps(task).encode()
     return rng.choice((right, right, right[: rng.randrange(6, len(right))], b"", b"task=" + b"{" * 60000))
 
@@ -230,8 +308,8 @@ def add_hostile(plan: Plan, rng: Random, name: str, count: int) -> None:
     for i in range(count):
         key = f"{name}-hostile-{i}"
         at_s = rng.uniform(0, plan.seconds)
-        topic = ("unclip.jobs", "unclip.tasks.", "unclip.tasks.", "unclip.events")[i % 4]
-        if topic == "unclip.jobs":
+        topic = (JOBS, "unclip.tasks.", "unclip.tasks.", "unclip.events")[i % 4]
+        if topic == JOBS:
             plan.jobs[key] = Job(key, None, {"failed": REFUSALS})
             plan.sends.append(Send(at_s, topic, key, hostile_job(rng), once=True))
         elif topic == "unclip.events":
@@ -265,8 +343,10 @@ def make_plan(seed: int, minutes: float, jobs_per_minute: float) -> Plan:
     """Each part draws from a generator of its own, so that one can change without the others."""
     plan = Plan(seconds=minutes * 60)
     name = f"chaos-{seed}"
+    add_first(plan, name)
     add_jobs(plan, Random(f"jobs {seed}"), name, max(1, round(minutes * jobs_per_minute)))
     add_poison(plan, Random(f"poison {seed}"), name, min(max(len(POISONS), round(minutes)), POISONS_MAX))
+    add_spoilt(plan, Random(f"spoilt {seed}"), name, max(len(SPOILT), round(minutes * SPOILT_PER_MINUTE)))
     add_hostile(plan, Random(f"hostile {seed}"), name, max(4, round(minutes * HOSTILE_PER_MINUTE)))
     add_moments(plan, Random(f"moments {seed}"))
     add_blows(plan, Random(f"blows {seed}"))

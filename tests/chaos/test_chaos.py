@@ -5,55 +5,58 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import json
 import re
 import sys
 import unittest
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 
 sys.dont_write_bytecode = True
 
 from check import Judge, Logs, verdict  # noqa: E402
-from pictures import keys_of, pixels  # noqa: E402
-from plan import BLOWS, ENDS_WELL, MOMENTS, REFUSALS, Job, Letter, Plan, Request, make_plan  # noqa: E402
+from pictures import digest, encode  # noqa: E402
+from plan import BLOWS, ENDS_WELL, MOMENTS, POISONS, REFUSALS, Job, Letter, Plan, Request, make_plan  # noqa: E402
+from recipes import DATA_URLS, OWN, RECIPES, command_words, drawn  # noqa: E402
 from topics import Record, parse  # noqa: E402
+from undisturbed import Product  # noqa: E402
 
 LIMIT = 6
-GOOD, CANCELLED, POISON, REFUSED = "good", "cancelled", "poison", "refused"
-HOPS = [{"stage": stage, "steps": 1, "guidance": 0} for stage in ("text-encode", "prior", "decoder")]
+GOOD, CANCELLED, POISON, REFUSED, JUDGED = "good", "cancelled", "poison", "refused", "judged"
+MAKING = ("text-encode", "prior", "decoder")
+JUDGING = ("text-encode", "image-encode", "decoder", "image-encode")
+SCORE = 81.25
 
 
-def png(colour: int, text: bytes = b"") -> bytes:
+def png(colour: int, words: bytes = b"") -> bytes:
     """One grey pixel."""
-
-    def chunk(kind: bytes, content: bytes) -> bytes:
-        return len(content).to_bytes(4) + kind + content + zlib.crc32(kind + content).to_bytes(4)
-
-    header = (1).to_bytes(4) + (1).to_bytes(4) + bytes([8, 0, 0, 0, 0])
-    rows = zlib.compress(bytes([0, colour]))
-    parts = [(b"IHDR", header), (b"tEXt", text), (b"IDAT", rows), (b"IEND", b"")]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(kind, content) for kind, content in parts)
+    return encode([[(colour, colour, colour, 255)]], words)
 
 
 class World:
-    """Four jobs that ended as they should, one of them cancelled after its first picture."""
+    """Five jobs that ended as they should: one was cancelled after its first picture, one has scores."""
 
     def __init__(self) -> None:
         died, refused = frozenset({"worker_died"}), REFUSALS
-        request = Request("a red heart", 5, 64, 2)
+        request, judged = Request("text-heart", 3, 2), Request("variation-score", 1, 2)
         self.plan = Plan(seconds=60)
         self.plan.jobs = {
             GOOD: Job(GOOD, request, ENDS_WELL),
             CANCELLED: Job(CANCELLED, request, ENDS_WELL | {"cancelled": frozenset({"cancelled"})}),
-            POISON: Job(POISON, Request("poison", 1, 64, 1), {"failed": died}),
+            POISON: Job(POISON, Request("poison", 1), {"failed": died}),
+            JUDGED: Job(JUDGED, judged, ENDS_WELL),
             REFUSED: Job(REFUSED, None, {"failed": refused}),
         }
         self.plan.letters = [Letter("poison/0", died), Letter(REFUSED, refused), Letter("task/0", refused)]
         self.plan.letters.append(Letter(GOOD, frozenset({"conflict"})))
         self.plan.strangers = {"stranger"}
-        self.wanted = {key: pixels(png(key[1])) for key in keys_of(request)}
-        self.files = {f"file:///{job}/{i}.png": png(5 + i, job.encode()) for job in (GOOD, CANCELLED) for i in (0, 1)}
+        self.wanted = {key: Product(digest(png(key[1]))) for key in request.keys()}
+        self.wanted |= {key: Product(digest(png(key[1])), SCORE + key[1]) for key in judged.keys()}
+        self.files = {
+            f"file:///{job}/{i}.png": png(self.plan.jobs[job].request.seed + i, job.encode())
+            for job in (GOOD, CANCELLED, JUDGED)
+            for i in (0, 1)
+        }
         self.logs: Logs = {topic: [] for topic in ("unclip.results", "unclip.state", "unclip.events", "unclip.dead-letter")}
         self.fill()
 
@@ -64,12 +67,13 @@ class World:
         uri = f"file:///{job}/{i}.png"
         return {"uri": uri, "sha256": hashlib.sha256(self.files[uri]).hexdigest(), "width": 64, "height": 64}
 
-    def result(self, job: str, state: str, images: list[dict], code: str = "", message: str = "") -> None:
+    def result(self, job: str, state: str, images: list[dict], code: str = "", message: str = "", **more: object) -> None:
         for live in ("accepted", "queued", "running") if job != REFUSED else ():
             self.add("unclip.state", job, {"state": live})
         self.add("unclip.state", job, None)
-        row = {"id": job, "state": state, "route": HOPS, "images": images, "error_code": code, "error_message": message}
-        self.add("unclip.results", job, row)
+        route = [{"stage": stage} for stage in (JUDGING if job == JUDGED else MAKING)]
+        row = {"id": job, "state": state, "route": route, "images": images, "error_code": code, "error_message": message}
+        self.add("unclip.results", job, row | more)
 
     def event(self, job: str, kind: str, i: int, stage: str, **more: object) -> None:
         self.add("unclip.events", job, {"type": kind, "job": job, "image": i, "stage": stage, **more})
@@ -79,14 +83,18 @@ class World:
 
     def picture(self, job: str, i: int) -> dict:
         """Makes it, and says so; gives its part of the result."""
-        for stage in ("text-encode", "prior"):
-            self.event(job, "stage-finished", i, stage)
-        self.event(job, "picture-finished", i, "decoder", **self.stored(job, i))
-        return {"index": i, "seed": 5 + i, "state": "stored", **self.stored(job, i)}
+        *passed, last = JUDGING if job == JUDGED else MAKING
+        seed = self.plan.jobs[job].request.seed + i
+        done = self.stored(job, i) | ({"score": SCORE + seed} if job == JUDGED else {})
+        for hop, stage in enumerate(passed):
+            self.event(job, "stage-finished", i, stage, hop=hop)
+        self.event(job, "picture-finished", i, last, hop=len(passed), **done)
+        return {"index": i, "seed": seed, "state": "stored", **done}
 
     def fill(self) -> None:
         self.result(GOOD, "succeeded", [self.picture(GOOD, 0), self.picture(GOOD, 1)])
-        dropped = {"index": 1, "seed": 6, "state": "dropped"}
+        self.result(JUDGED, "succeeded", [self.picture(JUDGED, 0), self.picture(JUDGED, 1)], best=[1, 0])
+        dropped = {"index": 1, "seed": 4, "state": "dropped"}
         self.result(CANCELLED, "cancelled", [self.picture(CANCELLED, 0), dropped], "cancelled")
         failed = {"index": 0, "seed": 1, "state": "failed"}
         self.result(POISON, "failed", [failed], "worker_died", f"worker died {LIMIT} times")
@@ -133,6 +141,13 @@ def recolour(world: World) -> None:
     world.find(RESULTS, GOOD).value["images"][1].update(world.stored(GOOD, 1))
 
 
+def rejudge(world: World, score: float | None) -> None:
+    """Another score of its second picture, announced as if it were right."""
+    for found in (world.find(EVENTS, JUDGED, **ANNOUNCED).value, world.find(RESULTS, JUDGED).value["images"][1]):
+        found.pop("score")
+        found.update({} if score is None else {"score": score})
+
+
 # what is done to the logs → what the judge must say
 DOCTORED: dict[str, tuple[Callable[[World], object], str]] = {
     "a lost job": (lambda w: w.drop(RESULTS, GOOD), "lost good"),
@@ -153,12 +168,19 @@ DOCTORED: dict[str, tuple[Callable[[World], object], str]] = {
     "an announcement of another file": (lambda w: w.change(EVENTS, GOOD, {"uri": "file:///x"}, **ANNOUNCED), "different good"),
     "a lost report": (lambda w: w.drop(EVENTS, GOOD, stage="prior"), "lost good"),
     "a doubled report": (lambda w: w.double(EVENTS, GOOD, stage="prior"), "doubled good"),
-    "a report of nobody": (lambda w: w.event("nobody", "stage-finished", 0, "prior"), "different nobody"),
+    "a report lost of two from one stage": (lambda w: w.drop(EVENTS, JUDGED, stage="image-encode", hop=1), "lost judged"),
+    "a report of nobody": (lambda w: w.event("nobody", "stage-finished", 0, "prior", hop=1), "different nobody"),
     "a lost file": (lambda w: w.files.pop(f"file:///{GOOD}/0.png"), "lost good"),
     "a cut file": (lambda w: w.files.update({f"file:///{GOOD}/0.png": png(5)[:-20]}), "different good"),
     "a file with other text": (lambda w: w.files.update({f"file:///{GOOD}/0.png": png(5, b"x")}), "different good"),
     "another picture": (recolour, "different good"),
     "a picture that nobody knows": (lambda w: w.wanted.clear(), "different good"),
+    "another score": (lambda w: rejudge(w, 82.2501), "different judged"),
+    "no score": (lambda w: rejudge(w, None), "different judged"),
+    "a score too many": (lambda w: w.change(EVENTS, GOOD, {"score": SCORE}, **ANNOUNCED), "different good"),
+    "a score not announced": (lambda w: w.change(EVENTS, JUDGED, {"score": SCORE}, **ANNOUNCED), "different judged"),
+    "another order of the best": (lambda w: w.change(RESULTS, JUDGED, {"best": [0, 1]}), "different judged"),
+    "none of the best": (lambda w: w.find(RESULTS, JUDGED).value.pop("best"), "different judged"),
     "a state that does not end": (lambda w: w.logs[STATE].remove(w.logs[STATE][3]), "lost good"),
     "a state that ends twice": (lambda w: w.add(STATE, GOOD, None), "doubled good"),
     "a state after the end": (lambda w: w.add(STATE, GOOD, {"state": "running"}), "different good"),
@@ -193,7 +215,7 @@ class JudgeTest(unittest.TestCase):
 
     def test_accepts_another_try(self) -> None:
         world = World()
-        world.event(GOOD, "stage-finished", 0, "prior", attempt=1)
+        world.event(GOOD, "stage-finished", 0, "prior", hop=1, attempt=1)
         self.assertEqual(world.judge(), [])
 
     def test_counts(self) -> None:
@@ -222,7 +244,8 @@ class PlanTest(unittest.TestCase):
         for seed in range(20):
             plan = make_plan(seed, 2, 60)
             self.assertEqual({blow.kind for blow in plan.blows}, set(BLOWS))
-            self.assertEqual(len(plan.faults), 3)
+            self.assertEqual(len(plan.faults), len(POISONS))
+            self.assertEqual({job.request.recipe for job in plan.jobs.values() if job.request}, {*RECIPES, "poison", "spoilt"})
             for program, points in MOMENTS.items():
                 self.assertEqual({point for point in points if f"{program}.{point}:" in str(plan.moments)}, set(points))
             self.assertEqual({send.topic.split(".")[1] for send in plan.sends}, {"jobs", "tasks", "events"})
@@ -239,14 +262,70 @@ class PlanTest(unittest.TestCase):
                 self.assertIn(send.key, sent)
             sent.add(send.key)
 
-    def test_no_request_is_outside_of_the_undisturbed_pictures(self) -> None:
-        from plan import SIZES
-
+    def test_no_request_is_outside_of_the_undisturbed_results(self) -> None:
         for job in make_plan(1, 10, 60).jobs.values():
             if job.request and "succeeded" in job.ends:
-                prompts, seeds, _, _ = SIZES[job.request.size]
-                self.assertIn(job.request.prompt, prompts)
-                self.assertLessEqual(job.request.seed + job.request.n, seeds)
+                self.assertLessEqual(job.request.seed + job.request.count, RECIPES[job.request.recipe].seeds)
+
+    def test_a_conflicting_job_has_another_picture(self) -> None:
+        plan = make_plan(1, 30, 60)
+        plain, other = (DATA_URLS[name].encode() for name in ("plain", "other"))
+        conflicts = [send.key for send in plan.sends if b'"metadata"' in send.value]
+        bodies = [send.value for send in plan.sends if send.key in conflicts and b"cancel" not in send.value]
+        self.assertEqual({plain in text for text in bodies if b'"upscale"' in text}, {True, False})
+        self.assertEqual({other in text for text in bodies if b'"upscale"' in text}, {True, False})
+        self.assertFalse([send for send in plan.sends if plain in send.value and b'"metadata"' in send.value])
+
+
+FILES = {name: f"/in/{name}.png" for name in (*drawn(), *OWN)}
+
+
+class RecipeTest(unittest.TestCase):
+    def words(self, name: str) -> str:
+        return " ".join(command_words(RECIPES[name], FILES))
+
+    def test_each_is_a_command(self) -> None:
+        steps = "--steps-prior 2 --steps-decoder 4"
+        self.assertEqual(self.words("text-heart"), f"generate a red heart --size 64 {steps} --n 6 --seed 0")
+        self.assertEqual(self.words("best-of"), f"generate a red heart --size 64 {steps} --n 5 --score --seed 0")
+        mixture = f"interpolate --local /in/plain.png text:a cat --size 64 {steps} --n 3 --seed 0 --weight 1,2"
+        self.assertEqual(self.words("mixture"), mixture)
+        self.assertEqual(self.words("embed-npy"), "embed --local /in/hole.png --format npy")
+        self.assertEqual(self.words("score"), "score --local /in/plain.png /in/heart.png --prompt a red heart")
+
+    def test_own_pictures_are_made_by_one_before_those_that_take_them(self) -> None:
+        names = list(RECIPES)
+        for picture, (recipe, seed) in OWN.items():
+            self.assertLess(seed, RECIPES[recipe].seeds)
+            for name in names[: names.index(recipe) + 1]:
+                self.assertNotIn(f"@{picture}", str(RECIPES[name].fields))
+
+
+class FileTest(unittest.TestCase):
+    numbers = bytes(range(8))
+
+    def safetensors(self, numbers: bytes, note: str = "") -> bytes:
+        tensor = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
+        header = json.dumps({"__metadata__": {"note": note}, "embedding": tensor}).encode()
+        return len(header).to_bytes(8, "little") + header + numbers
+
+    def npy(self, numbers: bytes) -> bytes:
+        header = b"{'descr': '<f4', 'fortran_order': False, 'shape': (2,), }\n"
+        return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + numbers
+
+    def test_numbers_count_and_not_their_form(self) -> None:
+        self.assertEqual(digest(self.safetensors(self.numbers)), digest(self.safetensors(self.numbers, "x")))
+        self.assertEqual(digest(self.safetensors(self.numbers)), digest(self.npy(self.numbers)))
+        self.assertNotEqual(digest(self.npy(self.numbers)), digest(self.npy(self.numbers[::-1])))
+
+    def test_pixels_count_and_not_the_text(self) -> None:
+        self.assertEqual(digest(png(5)), digest(png(5, b"x")))
+        self.assertNotEqual(digest(png(5)), digest(png(6)))
+
+    def test_refuses_what_is_cut(self) -> None:
+        for whole in (self.safetensors(self.numbers), self.npy(self.numbers), png(5)):
+            for cut in (whole[:-1], whole[: len(whole) // 2], whole[:10], b""):
+                self.assertRaises(ValueError, digest, cut)
 
 
 if __name__ == "__main__":

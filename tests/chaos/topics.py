@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import subprocess
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,10 +36,11 @@ def parse(line: str, hostile: Collection[str] = ()) -> Record | None:
 
 
 class Kafka:
-    """`sends`: of the whole run."""
+    """`sends`: of the whole run. `places`: what is to stand in their values for some words."""
 
-    def __init__(self, address: str, home: Path, sends: Iterable[Send]) -> None:
+    def __init__(self, address: str, home: Path, sends: Iterable[Send], places: Mapping[str, str]) -> None:
         self.address = address
+        self.places = places
         self.home = home
         self.hostile = {topic: {send.key for send in sends if send.topic == topic} for topic in LOGS}
         self.folder = home / "records"  # where what was read is kept, to be looked at
@@ -72,6 +73,11 @@ class Kafka:
             if time.monotonic() > deadline:
                 raise RuntimeError(f"no broker has answered at {self.address} for {SEND_S} s")
 
+    def placed(self, value: bytes) -> bytes:
+        for word, place in self.places.items():
+            value = value.replace(word.encode(), place.encode())
+        return value
+
     def send(self, send: Send) -> None:
         """Returns when Kafka has it. What may be sent twice is tried again; for the rest the broker must stay alive
         meanwhile, and the producer keeps it single."""
@@ -79,7 +85,7 @@ class Kafka:
         command += ["-X", "message.max.bytes=1048000", "-X", "enable.idempotence=true"]
         command += [b"-H", send.header] if send.header else []
         file = self.folder / "sent"
-        file.write_bytes(send.value)
+        file.write_bytes(self.placed(send.value))
         deadline = time.monotonic() + SEND_S
         while True:
             self.await_broker()

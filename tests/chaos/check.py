@@ -1,20 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """The judge: reads Kafka's committed logs, and says what is lost, what is doubled, and what is not as it must be.
 
-It knows nothing of Redis, of the programs or of what they said: only the plan, the four logs, and the files that the
-announcements name. A finding is of one of three kinds:
+It knows nothing of Redis, of the programs or of what they said: only the plan, the four logs, the files that the
+announcements name, and what came to the receiver of webhooks. A finding is of one of three kinds:
 
-    lost       a job without its final record, a picture without its announcement or file, poison without its letter
-    doubled    any of these twice
+    lost       a job without its final record or its webhook, a picture without its announcement or file, poison without
+               its letter
+    doubled    any of these twice, webhooks aside
     different  all else: other pixels or numbers, another end, a letter or a job that nobody sent
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,6 +38,7 @@ class Finding:
 
 Findings = Iterator[Finding]
 Logs = dict[str, list[Record]]
+Hooks = Mapping[str, Sequence[bytes | None]]  # as Receiver.bodies() has them
 
 
 def read_file(uri: str) -> bytes:
@@ -57,7 +60,7 @@ class Judge:
     ) -> None:
         self.plan, self.wanted, self.death_limit, self.read = plan, wanted, death_limit, read
 
-    def judge(self, logs: Logs) -> list[Finding]:
+    def judge(self, logs: Logs, hooks: Hooks) -> list[Finding]:
         by_job = {topic: defaultdict(list) for topic in logs}
         for topic in ("unclip.results", "unclip.state"):
             for record in logs[topic]:
@@ -69,6 +72,7 @@ class Judge:
             results = by_job["unclip.results"][job.id]
             events = [record.value for record in by_job["unclip.events"][job.id]]
             findings += exactly_one(job.id, "final record", len(results))
+            findings += self.webhooks(job, hooks.get(job.id, ()), results)
             findings += self.lives(job, by_job["unclip.state"][job.id])
             if job.request:
                 findings += self.announcements(job, events, [record.value for record in results])
@@ -100,6 +104,16 @@ class Judge:
         ranks = [RANKS[record.value["state"]] for record in records if record.value]
         if ranks != sorted(ranks):
             yield Finding("different", job.id, f"its state falls back: {ranks}")
+
+    def webhooks(self, job: Job, bodies: Sequence[bytes | None], results: list[Record]) -> Findings:
+        """At least one, and each with the final record."""
+        if job.hooked and not bodies:
+            yield Finding("lost", job.id, "no webhook")
+        for body in bodies:
+            if body is None:
+                yield Finding("different", job.id, "a webhook without a right signature")
+            elif not job.hooked or not results or json.loads(body) != results[0].value:
+                yield Finding("different", job.id, f"a webhook that is not its final record: {body!r}")
 
     def ends(self, job: Job, result: dict) -> Findings:
         state, code = result["state"], result["error_code"]

@@ -22,15 +22,18 @@ STAGES = ("text-encode", "prior", "decoder", "upsampler-1", "upsampler-2", "imag
 CLIENTS = ("ann", "bob", "cho")
 CLASSES = ("interactive", "bulk")
 DUPLICATES, CANCELLATIONS, CONFLICTS = 0.15, 0.05, 0.04  # of the jobs
+HOOKED = 0.4  # of them
 PARTITIONS = 8
 JOBS = "unclip.jobs"
 STORE = "store:"  # in addresses: the artifact store, whose place the run alone knows
+HOOK = "hook:"  # in webhooks: their receiver
 
 # How many of each pool: partitions move between the twos.
-SLOTS = {"coordinator": 2, "text-encode": 1, "prior": 1, "decoder": 2, "upsampler-1": 1, "upsampler-2": 1, "image-encode": 2}
+SLOTS = {stage: 2 if stage in ("decoder", "image-encode") else 1 for stage in STAGES} | {"coordinator": 2, "webhooks": 2}
 COORDINATORS = tuple(f"coordinator-{slot}" for slot in range(SLOTS["coordinator"]))
 WORKERS = tuple(f"{stage}-{slot}" for stage in STAGES for slot in range(SLOTS[stage]))
 RANKED = "upsampler-2-0"
+WEBHOOKS = tuple(f"webhooks-{slot}" for slot in range(SLOTS["webhooks"]))
 IMAGE_ENCODERS = tuple(name for name in WORKERS if name.startswith("image-encode-"))
 # Kind of blow → (how often in a round, whom it may hit). A round is shuffled, and they follow each other.
 BLOWS: dict[str, tuple[int, tuple[str, ...]]] = {
@@ -38,10 +41,11 @@ BLOWS: dict[str, tuple[int, tuple[str, ...]]] = {
     "kill-image-encode": (2, IMAGE_ENCODERS),
     "kill-rank": (2, (RANKED,)),
     "kill-coordinator": (2, COORDINATORS),
+    "kill-webhooks": (1, WEBHOOKS),
     "kill-redis": (1, ("redis",)),
     "empty-redis": (1, ("redis",)),
     "kill-broker": (1, ("kafka",)),
-    "pause": (2, WORKERS + COORDINATORS),
+    "pause": (2, WORKERS + COORDINATORS + WEBHOOKS),
 }
 FIRST_BLOW_S, BLOW_GAP_S = 5.0, (3.0, 7.0)
 PAUSE_S = 9.0  # longer than a session of the group lasts
@@ -116,6 +120,7 @@ class Job:
     id: str
     request: Request | None  # None: refused, there are no results
     ends: dict[str, frozenset[str]]
+    hooked: bool = False  # its end is to be told to its webhook
 
 
 @dataclass(frozen=True)
@@ -128,7 +133,8 @@ class Letter:
 
 @dataclass(frozen=True)
 class Send:
-    """`once`: a second copy would not be the same as one. In `value` STORE stands for the artifact store."""
+    """`once`: a second copy would not be the same as one. In `value` STORE stands for the artifact store, HOOK for
+    the receiver of webhooks."""
 
     at_s: float
     topic: str
@@ -220,6 +226,8 @@ def add_jobs(plan: Plan, rng: Random, name: str, count: int) -> None:
     for i, (at_s, request) in enumerate(zip(times, requests(rng, count), strict=True)):
         job_id = f"{name}-{i:04d}"
         fields = recipe_fields(name, RECIPES[request.recipe], request)
+        hooked = rng.random() < HOOKED
+        fields |= {"webhook": f"{HOOK}/{job_id}"} if hooked else {}
         text = body(fields, client=rng.choice(CLIENTS), **{"class": rng.choice(CLASSES)})
         ends, later = ENDS_WELL, at_s + rng.uniform(0.2, 15)
         plan.sends.append(Send(at_s, JOBS, job_id, text))
@@ -232,7 +240,7 @@ def add_jobs(plan: Plan, rng: Random, name: str, count: int) -> None:
         elif fate < DUPLICATES + CANCELLATIONS + CONFLICTS:
             plan.sends.append(Send(later, JOBS, job_id, other_body(text), once=True))
             plan.letters.append(Letter(job_id, frozenset({"conflict"})))
-        plan.jobs[job_id] = Job(job_id, request, ends)
+        plan.jobs[job_id] = Job(job_id, request, ends, hooked)
 
 
 def add_poison(plan: Plan, rng: Random, name: str, count: int) -> None:
@@ -244,9 +252,9 @@ def add_poison(plan: Plan, rng: Random, name: str, count: int) -> None:
         plan.faults.append(f"{poison.point}:kill@{job_id}{poison.nth}")
         fields = json.loads(json.dumps(poison.fields).replace(POISON, f"a red heart, {job_id}"))
         fields |= {"size": 64, "seed": 1} if "steps" in fields else {}
-        text = body(fields, **{"class": rng.choice(CLASSES)})
+        text = body(fields, webhook=f"{HOOK}/{job_id}", **{"class": rng.choice(CLASSES)})
         plan.sends.append(Send(rng.uniform(0, plan.seconds * 0.7), JOBS, job_id, text))
-        plan.jobs[job_id] = Job(job_id, Request("poison", 1 if "steps" in fields else 0), {"failed": codes})
+        plan.jobs[job_id] = Job(job_id, Request("poison", 1 if "steps" in fields else 0), {"failed": codes}, True)
         plan.letters.append(Letter(f"{job_id}/0", codes))
 
 

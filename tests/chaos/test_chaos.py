@@ -15,6 +15,7 @@ from pathlib import Path
 sys.dont_write_bytecode = True
 
 from check import Judge, Logs, verdict  # noqa: E402
+from hooks import PATH, Receiver, is_signed  # noqa: E402
 from pictures import digest, encode  # noqa: E402
 from plan import BLOWS, ENDS_WELL, MOMENTS, POISONS, REFUSALS, Job, Letter, Plan, Request, make_plan  # noqa: E402
 from recipes import DATA_URLS, OWN, RECIPES, command_words, drawn  # noqa: E402
@@ -42,9 +43,9 @@ class World:
         self.plan = Plan(seconds=60)
         self.plan.jobs = {
             GOOD: Job(GOOD, request, ENDS_WELL),
-            CANCELLED: Job(CANCELLED, request, ENDS_WELL | {"cancelled": frozenset({"cancelled"})}),
+            CANCELLED: Job(CANCELLED, request, ENDS_WELL | {"cancelled": frozenset({"cancelled"})}, True),
             POISON: Job(POISON, Request("poison", 1), {"failed": died}),
-            JUDGED: Job(JUDGED, judged, ENDS_WELL),
+            JUDGED: Job(JUDGED, judged, ENDS_WELL, True),
             REFUSED: Job(REFUSED, None, {"failed": refused}),
         }
         self.plan.letters = [Letter("poison/0", died), Letter(REFUSED, refused), Letter("task/0", refused)]
@@ -59,6 +60,7 @@ class World:
         }
         self.logs: Logs = {topic: [] for topic in ("unclip.results", "unclip.state", "unclip.events", "unclip.dead-letter")}
         self.fill()
+        self.hooks = {job: [self.body(job)] for job in (CANCELLED, JUDGED)}
 
     def add(self, topic: str, key: str | None, value: dict | None) -> None:
         self.logs[topic].append(Record(0, len(self.logs[topic]), key, value))
@@ -104,6 +106,10 @@ class World:
             self.letter(key, code)
         self.letter(GOOD, "conflict")
 
+    def body(self, job: str) -> bytes:
+        """Of its webhook."""
+        return json.dumps(self.find("unclip.results", job).value).encode()
+
     def read(self, uri: str) -> bytes:
         if uri not in self.files:
             raise FileNotFoundError(uri)
@@ -111,7 +117,7 @@ class World:
 
     def judge(self) -> list[str]:
         judge = Judge(self.plan, self.wanted, LIMIT, self.read)
-        return sorted({f"{finding.kind} {finding.subject}" for finding in judge.judge(self.logs)})
+        return sorted({f"{finding.kind} {finding.subject}" for finding in judge.judge(self.logs, self.hooks)})
 
     def find(self, topic: str, job: str, **fields: object) -> Record:
         for record in self.logs[topic]:
@@ -181,6 +187,11 @@ DOCTORED: dict[str, tuple[Callable[[World], object], str]] = {
     "a score not announced": (lambda w: w.change(EVENTS, JUDGED, {"score": SCORE}, **ANNOUNCED), "different judged"),
     "another order of the best": (lambda w: w.change(RESULTS, JUDGED, {"best": [0, 1]}), "different judged"),
     "none of the best": (lambda w: w.find(RESULTS, JUDGED).value.pop("best"), "different judged"),
+    "a lost webhook": (lambda w: w.hooks.pop(JUDGED), "lost judged"),
+    "a webhook of another record": (lambda w: w.hooks[JUDGED].append(w.body(CANCELLED)), "different judged"),
+    "a webhook without a signature": (lambda w: w.hooks[JUDGED].append(None), "different judged"),
+    "a webhook that nobody asked for": (lambda w: w.hooks.update({GOOD: [w.body(GOOD)]}), "different good"),
+    "a webhook of a job without an end": (lambda w: w.drop(RESULTS, JUDGED), "different judged"),
     "a state that does not end": (lambda w: w.logs[STATE].remove(w.logs[STATE][3]), "lost good"),
     "a state that ends twice": (lambda w: w.add(STATE, GOOD, None), "doubled good"),
     "a state after the end": (lambda w: w.add(STATE, GOOD, {"state": "running"}), "different good"),
@@ -211,6 +222,12 @@ class JudgeTest(unittest.TestCase):
         world.picture(CANCELLED, 1)
         world.change(RESULTS, CANCELLED, {"state": "succeeded", "error_code": ""})
         world.find(RESULTS, CANCELLED).value["images"][1] = world.find(RESULTS, GOOD).value["images"][1] | world.stored(CANCELLED, 1)
+        world.hooks[CANCELLED] = [world.body(CANCELLED)]
+        self.assertEqual(world.judge(), [])
+
+    def test_accepts_a_webhook_that_comes_again(self) -> None:
+        world = World()
+        world.hooks[JUDGED] *= 2
         self.assertEqual(world.judge(), [])
 
     def test_accepts_another_try(self) -> None:
@@ -222,7 +239,7 @@ class JudgeTest(unittest.TestCase):
         world = World()
         world.drop(LETTERS, "task/0")
         world.double(RESULTS, GOOD)
-        findings = Judge(world.plan, world.wanted, LIMIT, world.read).judge(world.logs)
+        findings = Judge(world.plan, world.wanted, LIMIT, world.read).judge(world.logs, world.hooks)
         self.assertEqual(verdict(findings, 4, 9), "lost 1 doubled 1 different 0 jobs 4 kills 9")
         self.assertEqual(verdict([], 4, 9), "lost 0 doubled 0 different 0 jobs 4 kills 9")
 
@@ -275,6 +292,30 @@ class PlanTest(unittest.TestCase):
         self.assertEqual({plain in text for text in bodies if b'"upscale"' in text}, {True, False})
         self.assertEqual({other in text for text in bodies if b'"upscale"' in text}, {True, False})
         self.assertFalse([send for send in plan.sends if plain in send.value and b'"metadata"' in send.value])
+
+
+class ReceiverTest(unittest.TestCase):
+    """Against a vector of svix's libraries for the specification."""
+
+    secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+    body = b'{"test": 2432232314}'
+    headers = {"webhook-id": "msg_p5jXN8AQM9LWM0D4loKWxJek", "webhook-timestamp": "1614265330"}
+    signature = "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
+
+    def test_knows_a_right_signature(self) -> None:
+        headers = self.headers | {"webhook-signature": f"v1,eA== {self.signature}"}
+        self.assertTrue(is_signed(self.secret, headers, self.body))
+        self.assertFalse(is_signed(self.secret, headers, self.body + b" "))
+        self.assertFalse(is_signed(self.secret, headers | {"webhook-timestamp": "1614265331"}, self.body))
+
+    def test_turns_the_first_try_away(self) -> None:
+        receiver = Receiver()
+        self.addCleanup(receiver.stop)
+        receiver.secret = self.secret
+        headers = self.headers | {"webhook-signature": self.signature}
+        self.assertEqual([receiver.take(f"{PATH}a", headers, self.body) for _ in range(2)], [503, 200])
+        self.assertEqual([receiver.take(f"{PATH}b", headers, b"{}") for _ in range(2)], [503, 200])
+        self.assertEqual(receiver.bodies(), {"a": [self.body], "b": [None]})
 
 
 FILES = {name: f"/in/{name}.png" for name in (*drawn(), *OWN)}

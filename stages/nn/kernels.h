@@ -29,14 +29,14 @@ struct kernels {
     /* dst = a + b; dst may be either. */
     void (*add)(void *dst, const void *a, const void *b, enum dtype dtype, size_t count);
     /*
-     * For each of c channels, sums of x - pivot[c] and of its square over `pixels` rows of c:
-     * added to sums[c] and squares[c], which are doubles.
+     * For each of c channels, sums of x - pivot[c] and of its square over `pixels` rows, which lie
+     * `stride` elements apart: added to sums[c] and squares[c], which are doubles.
      */
     void (*moments)(double *sums, double *squares, const void *src, const float *pivot,
-                    enum dtype dtype, size_t pixels, size_t c);
-    /* dst = affine(src), `pixels` rows of c. */
+                    enum dtype dtype, size_t pixels, size_t stride, size_t c);
+    /* dst = affine(src), `pixels` rows of c, `stride` elements apart in both. */
     void (*affine)(void *dst, const void *src, const struct affine *affine, enum dtype dtype,
-                   size_t pixels, size_t c);
+                   size_t pixels, size_t stride, size_t c);
     /* Layer normalisation of one row. */
     void (*layer_norm)(void *dst, const void *src, const float *gamma, const float *beta, float eps,
                        enum dtype dtype, size_t c);
@@ -50,7 +50,7 @@ struct kernels {
 const struct kernels *kernels(void);
 extern const struct kernels kernels_generic;
 #if defined(__x86_64__)
-extern const struct kernels kernels_avx2, kernels_avx512;
+extern const struct kernels kernels_avx2, kernels_avx512, kernels_avx512bf16;
 #endif
 
 #endif

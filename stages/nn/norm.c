@@ -4,6 +4,10 @@
  * moments about a pivot (its first pixel), in f32 over 64 pixels, then in f64 over fixed parts of
  * the plane, then over the parts in order. So neither the mean's size nor the plane's costs
  * accuracy, and no sum depends on the number of threads.
+ *
+ * A thread takes a slice of a sample's channels, some whole groups, through statistics and
+ * normalisation, so that it waits for no other and finds the slice in its cache. Where slices are
+ * too few for the threads they share the parts of the planes instead, with the same sums.
  */
 #include <math.h>
 #include <stdio.h>
@@ -18,8 +22,9 @@
 #include "stages/nn/profile.h"
 
 #define NAME_MAX_BYTES    512
-#define STATISTICS_PARTS  64 /* of a plane, at most */
+#define STATISTICS_PARTS  32 /* of a plane, at most */
 #define STATISTICS_PIXELS 64 /* in a part, at least */
+#define SLICE_CHANNELS    32 /* a slice is a multiple: whole lines of the cache */
 
 static int load_affine(float **gamma, float **beta, struct weights *weights, const char *name,
                        int64_t channels, struct err *err)
@@ -61,115 +66,165 @@ struct group_work {
     const struct group_norm *norm;
     struct tensor x, y;
     int64_t n, pixels, c;
-    int64_t parts, rows; /* of a plane: how many, and of how many pixels */
-    float *pivot;        /* [n, c] */
-    double *moments;     /* [n, parts, 2, c] */
-    float *affine;       /* [n, 3, c]: mean, scale, shift */
+    int64_t parts, rows;      /* of a plane: how many, and of how many pixels */
+    int64_t slice;            /* channels */
+    float *pivot;             /* [n, c] */
+    double *moments;          /* [n, parts, 2, c] */
+    float *affine;            /* [n, 3, c]: mean, scale, shift */
+    const float *scale_shift; /* [n, 2, c] or NULL */
     enum act act;
 };
 
-static const char *row_at(struct tensor x, int64_t row)
+/* Some channels of a sample. */
+struct channels {
+    int64_t n, from, count;
+};
+
+static char *element_at(struct tensor x, int64_t row, int64_t channel)
 {
-    return (const char *)x.data + (size_t)(row * x.dim[x.rank - 1]) * dtype_size(x.dtype);
+    return (char *)x.data + (size_t)(row * x.dim[x.rank - 1] + channel) * dtype_size(x.dtype);
 }
 
-static void sum_part(const struct group_work *work, int64_t part)
+static void sum_part(const struct group_work *work, struct channels channels, int64_t part)
 {
-    int64_t n = part / work->parts, index = part % work->parts;
-    double *sums = work->moments + part * 2 * work->c;
-    memset(sums, 0, (size_t)work->c * 2 * sizeof(*sums));
-    kernels()->moments(sums, sums + work->c, row_at(work->x, n * work->pixels + index * work->rows),
-                       work->pivot + n * work->c, work->x.dtype,
-                       (size_t)part_size(work->pixels, work->rows, index), (size_t)work->c);
+    double *sums = work->moments + (channels.n * work->parts + part) * 2 * work->c + channels.from;
+    double *squares = sums + work->c;
+    memset(sums, 0, (size_t)channels.count * sizeof(*sums));
+    memset(squares, 0, (size_t)channels.count * sizeof(*squares));
+    int64_t row = channels.n * work->pixels + part * work->rows;
+    kernels()->moments(sums, squares, element_at(work->x, row, channels.from),
+                       work->pivot + channels.n * work->c + channels.from, work->x.dtype,
+                       (size_t)part_size(work->pixels, work->rows, part), (size_t)work->c,
+                       (size_t)channels.count);
 }
 
-/* Adds the parts of one channel in their order. */
-static void add_parts(const struct group_work *work, int64_t n, int64_t c, double *sum,
-                      double *square)
+/* Adds the other parts to the first, in their order. */
+static void add_parts(const struct group_work *work, struct channels channels)
 {
-    const double *moments = work->moments + n * work->parts * 2 * work->c;
-    *sum = *square = 0;
-    for (int64_t part = 0; part < work->parts; part++) {
-        *sum += moments[(part * 2) * work->c + c];
-        *square += moments[(part * 2 + 1) * work->c + c];
+    double *first = work->moments + channels.n * work->parts * 2 * work->c + channels.from;
+    for (int64_t row = 2; row < work->parts * 2; row++) { /* sums in even rows, squares in odd */
+        double *total = first + row % 2 * work->c, *part = first + row * work->c;
+        for (int64_t c = 0; c < channels.count; c++)
+            total[c] += part[c];
     }
 }
 
-/* Mean and variance of the channels [from, to) from their moments about their pivots. */
-static void group_statistics(const struct group_work *work, int64_t n, int64_t from, int64_t to,
-                             double *mean, double *variance)
+/* Mean and variance of all these channels from their moments about their pivots. */
+static void group_statistics(const struct group_work *work, struct channels channels, double *mean,
+                             double *variance)
 {
-    double pixels = (double)work->pixels, count = pixels * (double)(to - from);
-    const float *pivot = work->pivot + n * work->c;
-    double total = 0, squares = 0, sum, square;
-    for (int64_t c = from; c < to; c++) {
-        add_parts(work, n, c, &sum, &square);
-        total += sum + pixels * (double)pivot[c];
-    }
+    double pixels = (double)work->pixels, count = pixels * (double)channels.count;
+    const float *pivot = work->pivot + channels.n * work->c + channels.from;
+    const double *sum = work->moments + channels.n * work->parts * 2 * work->c + channels.from;
+    const double *square = sum + work->c;
+    double total = 0, squares = 0;
+    for (int64_t c = 0; c < channels.count; c++)
+        total += sum[c] + pixels * (double)pivot[c];
     *mean = total / count;
-    for (int64_t c = from; c < to; c++) {
-        add_parts(work, n, c, &sum, &square);
+    for (int64_t c = 0; c < channels.count; c++) {
         double distance = *mean - (double)pivot[c];
-        squares += square - 2 * distance * sum + pixels * distance * distance;
+        squares += square[c] - 2 * distance * sum[c] + pixels * distance * distance;
     }
     *variance = squares > 0 ? squares / count : 0;
 }
 
-/* Fills in mean, scale and shift of one group of one sample. */
-static void fill_group(const struct group_work *work, const float *scale_shift, int64_t n,
-                       int64_t group)
+/* Fills in mean, scale and shift of a group. */
+static void fill_group(const struct group_work *work, struct channels group)
 {
     const struct group_norm *norm = work->norm;
-    int64_t size = work->c / norm->groups;
-    float *affine = work->affine + n * 3 * work->c;
+    float *affine = work->affine + group.n * 3 * work->c;
+    const float *scale = work->scale_shift ? work->scale_shift + group.n * 2 * work->c : NULL;
     double mean, variance;
-    group_statistics(work, n, group * size, (group + 1) * size, &mean, &variance);
+    add_parts(work, group);
+    group_statistics(work, group, &mean, &variance);
     float factor = (float)(1 / sqrt(variance + (double)norm->eps));
-    for (int64_t c = group * size; c < (group + 1) * size; c++) {
-        float more = scale_shift ? 1 + scale_shift[n * 2 * work->c + c] : 1;
-        float shift = scale_shift ? scale_shift[n * 2 * work->c + work->c + c] : 0;
+    for (int64_t c = group.from; c < group.from + group.count; c++) {
+        float more = scale ? 1 + scale[c] : 1, shift = scale ? scale[work->c + c] : 0;
         affine[c] = (float)mean;
         affine[work->c + c] = factor * norm->gamma[c] * more;
         affine[2 * work->c + c] = norm->beta[c] * more + shift;
     }
 }
 
-static void apply_part(const struct group_work *work, int64_t part)
+static void apply_part(const struct group_work *work, struct channels channels, int64_t part)
 {
-    int64_t n = part / work->parts, index = part % work->parts;
-    const float *affine = work->affine + n * 3 * work->c;
+    const float *affine = work->affine + channels.n * 3 * work->c + channels.from;
     struct affine arguments = {affine, affine + work->c, affine + 2 * work->c, work->act};
-    int64_t row = n * work->pixels + index * work->rows;
-    kernels()->affine((char *)row_at(work->y, row), row_at(work->x, row), &arguments, work->x.dtype,
-                      (size_t)part_size(work->pixels, work->rows, index), (size_t)work->c);
+    int64_t row = channels.n * work->pixels + part * work->rows;
+    kernels()->affine(element_at(work->y, row, channels.from),
+                      element_at(work->x, row, channels.from), &arguments, work->x.dtype,
+                      (size_t)part_size(work->pixels, work->rows, part), (size_t)work->c,
+                      (size_t)channels.count);
 }
 
-static void group_norm_run(struct nn *nn, const struct group_work *work, const float *scale_shift)
+/* The item-th run of `count` channels, counted through the samples. */
+static struct channels channels_at(const struct group_work *work, int64_t count, int64_t item)
 {
-    for (int64_t n = 0; n < work->n; n++)
-        convert_to_f32(work->pivot + n * work->c, row_at(work->x, n * work->pixels), work->x.dtype,
-                       (size_t)work->c);
+    int64_t runs = work->c / count;
+    return (struct channels){item / runs, item % runs * count, count};
+}
+
+static void norm_slice(const struct group_work *work, int64_t item)
+{
+    struct channels slice = channels_at(work, work->slice, item);
+    int64_t size = work->c / work->norm->groups;
+    for (int64_t part = 0; part < work->parts; part++)
+        sum_part(work, slice, part);
+    for (int64_t from = slice.from; from < slice.from + slice.count; from += size)
+        fill_group(work, (struct channels){slice.n, from, size});
+    for (int64_t part = 0; part < work->parts; part++)
+        apply_part(work, slice, part);
+}
+
+static void norm_together(const struct group_work *work, int threads)
+{
     int64_t parts = work->n * work->parts, groups = work->n * work->norm->groups;
-#pragma omp parallel num_threads(threads_for_elements(nn, work->n * work->pixels * work->c))
+#pragma omp parallel num_threads(threads)
     {
 #pragma omp for schedule(static)
         for (int64_t part = 0; part < parts; part++)
-            sum_part(work, part);
+            sum_part(work, channels_at(work, work->c, part / work->parts), part % work->parts);
 #pragma omp for schedule(static)
         for (int64_t group = 0; group < groups; group++)
-            fill_group(work, scale_shift, group / work->norm->groups, group % work->norm->groups);
+            fill_group(work, channels_at(work, work->c / work->norm->groups, group));
 #pragma omp for schedule(static)
         for (int64_t part = 0; part < parts; part++)
-            apply_part(work, part);
+            apply_part(work, channels_at(work, work->c, part / work->parts), part % work->parts);
     }
 }
 
-/* Cuts a plane into parts, by its shape alone. */
+static void group_norm_run(struct nn *nn, const struct group_work *work)
+{
+    for (int64_t n = 0; n < work->n; n++)
+        convert_to_f32(work->pivot + n * work->c, element_at(work->x, n * work->pixels, 0),
+                       work->x.dtype, (size_t)work->c);
+    int threads = threads_for_elements(nn, work->n * work->pixels * work->c);
+    int64_t slices = work->n * (work->c / work->slice);
+    if (slices % threads != 0 && slices < 4 * threads) {
+        norm_together(work, threads);
+        return;
+    }
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (int64_t slice = 0; slice < slices; slice++)
+        norm_slice(work, slice);
+}
+
+/* The fewest groups whose channels are a multiple of SLICE_CHANNELS; else all. */
+static int64_t slice_channels(int64_t c, int64_t group)
+{
+    int64_t slice = group;
+    while (slice < c && (slice % SLICE_CHANNELS != 0 || c % slice != 0))
+        slice += group;
+    return slice;
+}
+
+/* Cuts a plane into parts, and its channels into slices, by its shape alone. */
 static void cut_plane(struct group_work *work)
 {
     work->rows = part_count(work->pixels, STATISTICS_PARTS);
     work->rows = part_count(work->rows, STATISTICS_PIXELS) * STATISTICS_PIXELS;
     work->parts = part_count(work->pixels, work->rows);
+    work->slice = slice_channels(work->c, work->c / work->norm->groups);
 }
 
 struct tensor nn_group_norm(struct nn *nn, const struct group_norm *norm, struct tensor x,
@@ -197,7 +252,8 @@ struct tensor nn_group_norm(struct nn *nn, const struct group_norm *norm, struct
     float *scale_shift = work.affine + 3 * channels;
     if (fused)
         convert_to_f32(scale_shift, fuse.scale_shift.data, fuse.scale_shift.dtype, 2 * channels);
-    group_norm_run(nn, &work, fused ? scale_shift : NULL);
+    work.scale_shift = fused ? scale_shift : NULL;
+    group_norm_run(nn, &work);
     pool_drop(&nn->pool, work.pivot);
     pool_drop(&nn->pool, work.moments);
     profile_end_moved(nn, began, "group_norm", x, (struct tensor){0}, work.y);
@@ -237,7 +293,7 @@ struct tensor nn_layer_norm(struct nn *nn, const struct layer_norm *norm, struct
     int64_t rows = tensor_count(x) / norm->channels;
 #pragma omp parallel for schedule(static) num_threads(threads_for_elements(nn, tensor_count(x)))
     for (int64_t row = 0; row < rows; row++)
-        kernels()->layer_norm((char *)row_at(y, row), row_at(x, row), norm->gamma, norm->beta,
+        kernels()->layer_norm(element_at(y, row, 0), element_at(x, row, 0), norm->gamma, norm->beta,
                               norm->eps, x.dtype, (size_t)norm->channels);
     profile_end_moved(nn, began, "layer_norm", x, (struct tensor){0}, y);
     return y;

@@ -378,6 +378,7 @@ static const struct kernels *const kernel_sets[] = {
 #if defined(__x86_64__)
     &kernels_avx2,
     &kernels_avx512,
+    &kernels_avx512bf16,
 #endif
 };
 
@@ -387,12 +388,14 @@ static bool usable(const struct kernels *set)
     if (set == &kernels_avx2)
         return __builtin_cpu_supports("avx2");
     if (set == &kernels_avx512)
+        return kernels() == set || kernels() == &kernels_avx512bf16;
+    if (set == &kernels_avx512bf16)
         return kernels() == set;
 #endif
     return set == &kernels_generic;
 }
 
-enum { KERNEL_COUNT = 1003, KERNEL_C = 59, KERNEL_PIXELS = 17 };
+enum { KERNEL_COUNT = 1003, KERNEL_C = 59, KERNEL_STRIDE = 59, KERNEL_PIXELS = 17 };
 
 /* All kernels' results, one behind the other. */
 struct kernel_results {
@@ -414,9 +417,10 @@ static void run_kernels(const struct kernels *set, enum dtype dtype, struct kern
     for (enum act act = ACT_NONE; act <= ACT_RELU; act++)
         set->act(r->act[act], src, dtype, KERNEL_COUNT, act);
     set->add(r->add, src, more, dtype, KERNEL_COUNT);
-    set->moments(r->moments[0], r->moments[1], src, pool_values, dtype, KERNEL_PIXELS, KERNEL_C);
+    set->moments(r->moments[0], r->moments[1], src, pool_values, dtype, KERNEL_PIXELS,
+                 KERNEL_STRIDE, KERNEL_C);
     struct affine affine = {pool_values, pool_values + 1, pool_values + 2, ACT_SILU};
-    set->affine(r->affine, src, &affine, dtype, KERNEL_PIXELS, KERNEL_C);
+    set->affine(r->affine, src, &affine, dtype, KERNEL_PIXELS, KERNEL_STRIDE, KERNEL_C);
     set->layer_norm(r->layer_norm, src, pool_values, pool_values, 1e-5f, dtype, KERNEL_COUNT);
     memcpy(scores, pool_values, sizeof(scores));
     set->softmax(r->softmax, scores, pool_values + 9, 7, dtype, KERNEL_COUNT);

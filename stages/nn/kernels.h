@@ -22,6 +22,22 @@ struct affine {
     enum act act;
 };
 
+/*
+ * Products of bf16 rows by weights [k, n] that are packed in panels: of 16 columns each, and within
+ * a panel by pairs of k; an odd k and an incomplete panel are filled up with zeros. Sums are f32,
+ * in k's order. Strides are in elements.
+ */
+struct dot {
+    /* From the transposed weights, n rows of k; k is even. */
+    void (*pack_columns)(uint16_t *panels, const uint16_t *src, size_t stride, size_t k, size_t n);
+    /* From k rows of n. */
+    void (*pack_rows)(uint16_t *panels, const uint16_t *src, size_t stride, size_t k, size_t n);
+    /* dst [m, n] = src [m, k] · weights; dst is written, and src read, to the end of the filling.
+     */
+    void (*product)(float *dst, size_t dst_stride, const uint16_t *src, size_t src_stride,
+                    const uint16_t *panels, size_t m, size_t k, size_t n);
+};
+
 struct kernels {
     const char *name;
     /* dst = act(src); dst may be src. */
@@ -40,11 +56,18 @@ struct kernels {
     /* Layer normalisation of one row. */
     void (*layer_norm)(void *dst, const void *src, const float *gamma, const float *beta, float eps,
                        enum dtype dtype, size_t c);
-    /* dst = softmax(scores scale + mask); scores are overwritten; mask may be NULL. */
-    void (*softmax)(void *dst, float *scores, const float *mask, float scale, enum dtype dtype,
-                    size_t count);
+    /*
+     * dst = exp(scores scale + mask - their maximum), and zeros up to the next multiple of 16, for
+     * which both have room; returns the sum of what is in dst, rounding and all, so that dst over
+     * the sum adds up to one. mask [count] may be NULL.
+     */
+    float (*softmax)(void *dst, const float *scores, const float *mask, float scale,
+                     enum dtype dtype, size_t count);
+    /* dst = src factor, from f32. */
+    void (*scale)(void *dst, const float *src, float factor, enum dtype dtype, size_t count);
     /* dst = the mean of rows a and b of 2 pixels of c channels each. */
     void (*mean_of_4)(void *dst, const void *a, const void *b, enum dtype dtype, size_t c);
+    const struct dot *dot; /* NULL where the CPU has no such instructions */
 };
 
 const struct kernels *kernels(void);

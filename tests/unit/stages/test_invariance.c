@@ -400,14 +400,13 @@ enum { KERNEL_COUNT = 1003, KERNEL_C = 59, KERNEL_STRIDE = 59, KERNEL_PIXELS = 1
 /* All kernels' results, one behind the other. */
 struct kernel_results {
     float act[6][KERNEL_COUNT], add[KERNEL_COUNT], affine[KERNEL_COUNT], layer_norm[KERNEL_COUNT];
-    float softmax[KERNEL_COUNT], mean_of_4[KERNEL_C];
+    float softmax[KERNEL_COUNT + 16], sum, scaled[KERNEL_COUNT], mean_of_4[KERNEL_C];
     double moments[2][KERNEL_C];
 };
 
 static void run_kernels(const struct kernels *set, enum dtype dtype, struct kernel_results *r)
 {
     static uint16_t halves[4 * KERNEL_COUNT];
-    static float scores[KERNEL_COUNT];
     memset(r, 0, sizeof(*r));
     const void *src = pool_values, *more = pool_values + KERNEL_COUNT;
     if (dtype == DTYPE_BF16) {
@@ -422,8 +421,8 @@ static void run_kernels(const struct kernels *set, enum dtype dtype, struct kern
     struct affine affine = {pool_values, pool_values + 1, pool_values + 2, ACT_SILU};
     set->affine(r->affine, src, &affine, dtype, KERNEL_PIXELS, KERNEL_STRIDE, KERNEL_C);
     set->layer_norm(r->layer_norm, src, pool_values, pool_values, 1e-5f, dtype, KERNEL_COUNT);
-    memcpy(scores, pool_values, sizeof(scores));
-    set->softmax(r->softmax, scores, pool_values + 9, 7, dtype, KERNEL_COUNT);
+    r->sum = set->softmax(r->softmax, pool_values, pool_values + 9, 7, dtype, KERNEL_COUNT);
+    set->scale(r->scaled, pool_values, 0.3f, dtype, KERNEL_COUNT);
     set->mean_of_4(r->mean_of_4, src, more, dtype, KERNEL_C);
 }
 

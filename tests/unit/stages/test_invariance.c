@@ -4,6 +4,8 @@
  * set that our kernels are compiled for. The shapes are those of Karlo's networks and of the small
  * model that ships.
  */
+#include <math.h>
+
 #include "common/memory.h"
 #include "nn_fixture.h"
 
@@ -397,17 +399,27 @@ static bool usable(const struct kernels *set)
 
 enum { KERNEL_COUNT = 1003, KERNEL_C = 59, KERNEL_STRIDE = 59, KERNEL_PIXELS = 17 };
 
+/*
+ * Zeros, what is too small for a normal number, what overflows in an exp. No NaN: its sign is
+ * whatever the compiler's order of operands makes it.
+ */
+static const float edges[] = {0,      -0.0f, 1e-40f,  -1e-40f,  1.1e-38f, -1.2e-38f, 87.5f,
+                              -87.5f, 87.8f, -87.8f,  88.5f,    -88.5f,   127,       -127,
+                              1e4f,   -1e4f, 3.3e38f, -3.3e38f, INFINITY, -INFINITY};
+
 /* All kernels' results, one behind the other. */
 struct kernel_results {
-    float act[6][KERNEL_COUNT], add[KERNEL_COUNT], affine[KERNEL_COUNT], layer_norm[KERNEL_COUNT];
+    float act[6][KERNEL_COUNT], edge[6][COUNT_OF(edges)], add[KERNEL_COUNT], affine[KERNEL_COUNT],
+        layer_norm[KERNEL_COUNT];
     float softmax[KERNEL_COUNT + 16], sum, scaled[KERNEL_COUNT], mean_of_4[KERNEL_C];
     double moments[2][KERNEL_C];
 };
 
 static void run_kernels(const struct kernels *set, enum dtype dtype, struct kernel_results *r)
 {
-    static uint16_t halves[4 * KERNEL_COUNT];
+    static uint16_t halves[4 * KERNEL_COUNT], edge_halves[COUNT_OF(edges)];
     memset(r, 0, sizeof(*r));
+    convert_f32_to_bf16(edge_halves, edges, COUNT_OF(edges));
     const void *src = pool_values, *more = pool_values + KERNEL_COUNT;
     if (dtype == DTYPE_BF16) {
         convert_f32_to_bf16(halves, pool_values, COUNT_OF(halves));
@@ -415,6 +427,9 @@ static void run_kernels(const struct kernels *set, enum dtype dtype, struct kern
     }
     for (enum act act = ACT_NONE; act <= ACT_RELU; act++)
         set->act(r->act[act], src, dtype, KERNEL_COUNT, act);
+    const void *edge = dtype == DTYPE_BF16 ? (const void *)edge_halves : edges;
+    for (enum act act = ACT_NONE; act <= ACT_RELU; act++)
+        set->act(r->edge[act], edge, dtype, COUNT_OF(edges), act);
     set->add(r->add, src, more, dtype, KERNEL_COUNT);
     set->moments(r->moments[0], r->moments[1], src, pool_values, dtype, KERNEL_PIXELS,
                  KERNEL_STRIDE, KERNEL_C);

@@ -3,7 +3,7 @@
  * The inner loops of our own ops, compiled for several instruction sets from kernels.inc; the
  * widest that the CPU has is chosen once. They work on 16 lanes at a time with plain IEEE
  * operations in a fixed order (no fused multiply-add, no reassociation), so every set gives the
- * same bits.
+ * same bits; only `dot`, which stands in for oneDNN's products, is of one set alone.
  *
  * Rows are f32 or bf16 as `dtype` says; arithmetic is f32. No kernel uses threads.
  */

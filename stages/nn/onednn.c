@@ -70,11 +70,19 @@ int device_check(enum dtype compute, struct err *err)
     return status == DEVICE_OK ? 0 : status_error(err, status, what);
 }
 
+static bool has_isa(dnnl_cpu_isa_t wanted)
+{
+    return ((unsigned)dnnl_get_effective_cpu_isa() & (unsigned)wanted) == (unsigned)wanted;
+}
+
 bool device_fast_bf16(void)
 {
-    unsigned isa = (unsigned)dnnl_get_effective_cpu_isa();
-    unsigned wanted = (unsigned)dnnl_cpu_isa_avx512_core_bf16; /* AMX's bits include these */
-    return (isa & wanted) == wanted;
+    return has_isa(dnnl_cpu_isa_avx512_core_bf16); /* AMX's bits include these */
+}
+
+bool device_has_amx(void)
+{
+    return has_isa(dnnl_cpu_isa_avx512_core_amx);
 }
 
 const char *device_version(void)
@@ -170,6 +178,16 @@ struct layout *layout_new(enum dtype dtype, int rank, const int64_t *dim, const 
         strides ? DESC_NEW_BY_STRIDES(&layout->desc, rank, dims, type, steps)
                 : DESC_NEW_BY_TAG(&layout->desc, rank, dims, type, dnnl_format_tag_any);
     BUG_ON(status != dnnl_success);
+    return layout;
+}
+
+struct layout *layout_new_in_blocks(enum dtype dtype, const int64_t *dim)
+{
+    struct layout *layout = xcalloc(1, sizeof(*layout));
+    dnnl_dims_t dims = {0};
+    memcpy(dims, dim, 4 * sizeof(*dims));
+    BUG_ON(dim[0] % 16 ||
+           DESC_NEW_BY_TAG(&layout->desc, 4, dims, data_type(dtype), dnnl_Abcd16a) != dnnl_success);
     return layout;
 }
 

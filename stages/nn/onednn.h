@@ -11,7 +11,7 @@
  * The number of threads of a kernel is OpenMP's (omp_set_num_threads()) where it is planned,
  * compiled and run.
  *
- * Accuracy: fpmath mode strict (no hidden bf16 or tf32), no Winograd, f32 accumulation.
+ * Accuracy: fpmath mode strict (no hidden bf16 or tf32), direct convolutions, f32 accumulation.
  */
 #ifndef UNCLIP_STAGES_NN_ONEDNN_H
 #define UNCLIP_STAGES_NN_ONEDNN_H
@@ -26,6 +26,7 @@ int device_check(enum dtype compute, struct err *err);
 /* Fails the context: `what` was wanted. */
 int device_fail(struct nn *nn, enum device_status status, const char *what);
 bool device_fast_bf16(void);
+bool device_has_amx(void); /* bf16 products of tiles, an order faster */
 const char *device_version(void); /* "2.6.3" */
 /* What a saved layout, and the bytes that lie so, depend on: library, build, instruction set. */
 void device_identity(char *out, size_t size);
@@ -33,6 +34,8 @@ void device_identity(char *out, size_t size);
 struct layout;
 /* strides in elements; NULL leaves the order to the library. Owned. */
 struct layout *layout_new(enum dtype dtype, int rank, const int64_t *dim, const int64_t *strides);
+/* Of 4 dimensions in blocks of 16 of the first, which must divide it: [d0/16, d1, d2, d3, 16]. */
+struct layout *layout_new_in_blocks(enum dtype dtype, const int64_t *dim);
 struct layout *layout_copy(const struct layout *layout);
 void layout_free(struct layout *layout); /* NULL is fine */
 bool layout_same(const struct layout *a, const struct layout *b);

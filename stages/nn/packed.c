@@ -9,6 +9,7 @@
 #include "stages/nn/context.h"
 #include "stages/nn/onednn.h"
 #include "stages/nn/parallel.h"
+#include "stages/nn/winograd.h"
 
 /* The weights in one layout. */
 struct copy {
@@ -27,14 +28,22 @@ struct key {
     bool accumulate, bias;
 };
 
+/* By what a layer is computed. */
+enum way {
+    WAY_KERNEL,   /* the library's, which takes a sample */
+    WAY_TILES,    /* its products of tiles (tiles.c) */
+    WAY_WINOGRAD, /* winograd.c */
+};
+
 /* How a call of that key is computed. */
 struct recipe {
     struct key key;
+    enum way way;
     int threads; /* with which the kernel was made and runs: key's, or 1 */
-    bool tiled;  /* products of tiles instead of the kernel */
     const struct copy *copy;
-    struct kernel *kernel;
-    struct lane **lane; /* [lanes] */
+    struct winograd_scales *scales; /* for WAY_WINOGRAD */
+    struct kernel *kernel;          /* for WAY_KERNEL */
+    struct lane **lane;             /* [lanes] */
     int lanes;
     size_t scratch_bytes; /* of one lane, aligned */
     struct recipe *next;
@@ -203,6 +212,7 @@ static void recipe_free(struct recipe *recipe)
         lane_free(recipe->lane[i]);
     free(recipe->lane);
     kernel_free(recipe->kernel);
+    winograd_scales_free(recipe->scales);
     free(recipe);
 }
 
@@ -213,8 +223,9 @@ static enum device_status plan_for_threads(struct recipe *recipe, const struct s
     enum device_status status = kernel_plan(&recipe->kernel, &sample->operation, false);
     if (status != DEVICE_OK || !kernel_is_gemm(recipe->kernel))
         return status;
-    recipe->tiled = !sample->operation.conv;
-    if (recipe->tiled || recipe->threads == 1)
+    if (!sample->operation.conv)
+        recipe->way = WAY_TILES;
+    if (recipe->way == WAY_TILES || recipe->threads == 1)
         return status;
     kernel_free(recipe->kernel);
     recipe->kernel = NULL;
@@ -243,15 +254,27 @@ static struct copy *adapt_to_copy(const struct packed *packed, struct recipe *re
     return NULL;
 }
 
-/* Finds or packs the weights in the layout that the implementation, or the tiles, want. */
+static struct layout *layout_for(const struct packed_layer *layer, const struct recipe *recipe)
+{
+    switch (recipe->way) {
+    case WAY_KERNEL:
+        return layout_copy(kernel_weights(recipe->kernel));
+    case WAY_TILES:
+        return weights_layout(layer, false);
+    case WAY_WINOGRAD:
+        return winograd_layout(layer);
+    }
+    BUG("no such way");
+}
+
+/* Finds or packs the weights in the layout that this way of computing wants. */
 static enum device_status choose_copy(struct packed *packed, struct recipe *recipe,
                                       const struct sample *sample, struct copy **out)
 {
-    struct layout *wanted = recipe->tiled ? weights_layout(&packed->layer, false)
-                                          : layout_copy(kernel_weights(recipe->kernel));
+    struct layout *wanted = layout_for(&packed->layer, recipe);
     enum device_status status = DEVICE_OK;
     *out = find_copy(packed, wanted);
-    if (!*out && !recipe->tiled)
+    if (!*out && recipe->way == WAY_KERNEL)
         *out = adapt_to_copy(packed, recipe, sample);
     if (!*out)
         status = add_copy(packed, wanted, out);
@@ -263,12 +286,21 @@ static enum device_status recipe_init(struct recipe *recipe, struct packed *pack
                                       struct copy **copy)
 {
     struct sample sample;
-    sample_init(&sample, &packed->layer, &recipe->key);
-    enum device_status status = plan_for_threads(recipe, &sample);
+    const struct key *key = &recipe->key;
+    sample_init(&sample, &packed->layer, key);
+    enum device_status status = DEVICE_OK;
+    if (key->act == ACT_NONE && winograd_fits(&packed->layer, key->ih, key->iw))
+        recipe->way = WAY_WINOGRAD;
+    else
+        status = plan_for_threads(recipe, &sample);
     if (status == DEVICE_OK)
         status = choose_copy(packed, recipe, &sample, copy);
     sample_release(&sample);
-    if (status != DEVICE_OK || recipe->tiled)
+    if (status == DEVICE_OK && recipe->way == WAY_WINOGRAD) {
+        recipe->scales = winograd_scales_new(&packed->layer, (*copy)->data);
+        status = recipe->scales ? DEVICE_OK : DEVICE_NO_MEMORY;
+    }
+    if (status != DEVICE_OK || recipe->way != WAY_KERNEL)
         return status;
     size_t bytes = kernel_scratch_bytes(recipe->kernel);
     recipe->scratch_bytes = (bytes + MEMORY_ALIGNMENT) / MEMORY_ALIGNMENT * MEMORY_ALIGNMENT;
@@ -477,8 +509,10 @@ int packed_run(struct nn *nn, struct packed *packed, const struct packed_call *c
             return device_fail(nn, status, packed->layer.conv ? "convolution" : "matrix product");
         recipe = packed->recipes;
     }
-    if (recipe->tiled)
+    if (recipe->way == WAY_TILES)
         return tiles_run(nn, &packed->layer, recipe->copy->data, call);
+    if (recipe->way == WAY_WINOGRAD)
+        return winograd_run(nn, &packed->layer, recipe->copy->data, recipe->scales, call);
     enum device_status status = run_samples(nn, packed, recipe, call, lanes);
     return status == DEVICE_OK ? 0 : device_fail(nn, status, "computing a layer");
 }

@@ -20,7 +20,7 @@
 #include "stages/nn/onednn.h"
 #include "stages/nn/packed.h"
 
-#define MAGIC        "unclip\npacked 2\n" /* names the format's version */
+#define MAGIC        "unclip\npacked 3\n" /* names the format's version */
 #define NAME_SIZE    512
 #define MAC_SIZE     16
 #define PAGE         4096

@@ -1,0 +1,375 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* 3x3 convolutions by Winograd's filtering (winograd.h). */
+#include "stages/nn/winograd.h"
+
+#include <omp.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/memory.h"
+#include "stages/nn/context.h"
+#include "stages/nn/onednn.h"
+#include "stages/nn/parallel.h"
+#include "stages/nn/winograd_kernels.h"
+
+/* Tiles whose products follow one another: V and M of a block stay in a core's own cache. */
+#define BLOCK_TILES 48
+/* V of the blocks that are transformed together: a part of what a processor's cores share. */
+#define CHUNK_BYTES ((size_t)16 << 20)
+/* Between positions, so that they do not lie at the same place of a cache. */
+#define GAP_BYTES ((size_t)64)
+
+static const struct winograd_kernels *kernels_for(enum dtype dtype)
+{
+    if (dtype == DTYPE_F32)
+        return winograd_kernels_f32();
+    return device_has_amx() ? NULL : winograd_kernels_fixed();
+}
+
+/*
+ * Short segments are more exact, and U of one stays in a core's own cache; one segment for all
+ * needs no sums of M.
+ */
+#define SEGMENT     160
+#define ONE_SEGMENT 320 /* up to so many channels */
+
+static int64_t segment_for(const struct packed_layer *layer)
+{
+    return layer->ic <= ONE_SEGMENT ? layer->ic : SEGMENT;
+}
+
+/* Below these the transforms cost more than the products they save. */
+#define CHANNELS_MIN 32
+#define PIXELS_MIN   64
+
+bool winograd_fits(const struct packed_layer *layer, int64_t ih, int64_t iw)
+{
+    return layer->conv && layer->k == 3 && layer->stride == 1 && layer->pad == 1 &&
+           layer->ic % WINOGRAD_LANES == 0 && layer->oc % WINOGRAD_LANES == 0 &&
+           layer->ic >= CHANNELS_MIN && layer->oc >= CHANNELS_MIN && ih * iw >= PIXELS_MIN &&
+           kernels_for(layer->dtype) != NULL;
+}
+
+struct layout *winograd_layout(const struct packed_layer *layer)
+{
+    return layout_new_in_blocks(layer->dtype, (int64_t[]){layer->oc, layer->ic, 3, 3});
+}
+
+/* --- scales -----------------------------------------------------------------------------------
+ */
+
+struct winograd_scales {
+    float *scale, *inverse; /* [WINOGRAD_POSITIONS, oc] */
+};
+
+/* The weights from these channels on; output is a multiple of WINOGRAD_LANES. */
+static const char *weights_from(const struct packed_layer *layer, const void *weights,
+                                int64_t output, int64_t input)
+{
+    size_t skip = (size_t)((output * layer->ic + input * WINOGRAD_LANES) * WINOGRAD_TAPS);
+    return (const char *)weights + skip * dtype_size(layer->dtype);
+}
+
+struct winograd_scales *winograd_scales_new(const struct packed_layer *layer, const void *weights)
+{
+    struct winograd_scales *scales = xcalloc(1, sizeof(*scales));
+    size_t bytes = (size_t)layer->oc * WINOGRAD_POSITIONS * sizeof(float);
+    scales->scale = memory_new(bytes);
+    scales->inverse = memory_new(bytes);
+    if (!scales->scale || !scales->inverse) {
+        winograd_scales_free(scales);
+        return NULL;
+    }
+    const struct winograd_kernels *kernels = kernels_for(layer->dtype);
+#pragma omp parallel for schedule(static)
+    for (int64_t output = 0; output < layer->oc; output += WINOGRAD_LANES)
+        kernels->scales(scales->scale + output, scales->inverse + output, (size_t)layer->oc,
+                        weights_from(layer, weights, output, 0), (size_t)layer->ic,
+                        (size_t)segment_for(layer));
+    return scales;
+}
+
+void winograd_scales_free(struct winograd_scales *scales)
+{
+    if (!scales)
+        return;
+    free(scales->scale);
+    free(scales->inverse);
+    free(scales);
+}
+
+/* --- a call -----------------------------------------------------------------------------------
+ */
+
+/* The memory of a thread, in bytes: U of a segment, M of a chunk, and what kernels need to spare.
+ */
+struct shares {
+    size_t u, m, spare;
+};
+
+struct run {
+    const struct winograd_kernels *kernels;
+    const struct packed_layer *layer;
+    const struct packed_call *call;
+    const void *weights;
+    const struct winograd_scales *scales;
+    int64_t rows, columns;               /* tiles of a sample */
+    int64_t tiles;                       /* of all samples */
+    int64_t block_tiles;                 /* of each but the last */
+    int64_t blocks;                      /* of tiles */
+    int64_t chunk_blocks;                /* of each chunk but the last */
+    int64_t outputs;                     /* blocks of columns */
+    int64_t segment;                     /* channels of each but the last */
+    size_t v_stride, u_stride, m_stride; /* elements between positions; of M floats */
+    size_t v_bytes, m_bytes;             /* of a block of tiles; of M with a block of columns */
+    size_t scale_bytes;                  /* of V of a block: [WINOGRAD_POSITIONS, tiles] */
+    struct shares shares;
+    char *v, *v_scales; /* [chunk_blocks] */
+    char *threads;      /* the shares */
+    const char *zeros;  /* a pixel outside the picture */
+};
+
+/* A tile's sample, and its first pixel there. */
+struct place {
+    int64_t n, y, x;
+};
+
+static struct place tile_place(const struct run *run, int64_t tile)
+{
+    int64_t in_sample = tile % (run->rows * run->columns);
+    return (struct place){.n = tile / (run->rows * run->columns),
+                          .y = in_sample / run->columns * WINOGRAD_OUT,
+                          .x = in_sample % run->columns * WINOGRAD_OUT};
+}
+
+static bool inside(const struct run *run, int64_t y, int64_t x)
+{
+    return y >= 0 && y < run->call->ih && x >= 0 && x < run->call->iw;
+}
+
+static size_t pixel_index(const struct run *run, int64_t n, int64_t y, int64_t x)
+{
+    return (size_t)((n * run->call->ih + y) * run->call->iw + x);
+}
+
+static int64_t tiles_of(const struct run *run, int64_t block)
+{
+    return part_size(run->tiles, run->block_tiles, block);
+}
+
+static size_t columns_of(const struct run *run, int64_t output)
+{
+    return (size_t)part_size(run->layer->oc, WINOGRAD_COLUMNS, output);
+}
+
+static size_t shares_bytes(const struct run *run)
+{
+    return run->shares.u + run->shares.m + run->shares.spare;
+}
+
+static char *share(const struct run *run)
+{
+    return run->threads + (size_t)omp_get_thread_num() * shares_bytes(run);
+}
+
+static float *scales_of(const struct run *run, int64_t in_chunk)
+{
+    return (float *)(void *)(run->v_scales + (size_t)in_chunk * run->scale_bytes);
+}
+
+/* V of a block, which is so manieth of its chunk. */
+static void transform_input(const struct run *run, int64_t block, int64_t in_chunk)
+{
+    size_t pixel_bytes = (size_t)run->layer->ic * dtype_size(run->layer->dtype);
+    size_t row_bytes = (size_t)run->layer->ic * run->kernels->element;
+    char *v = run->v + (size_t)in_chunk * run->v_bytes;
+    float *scales = scales_of(run, in_chunk);
+    float *spare = (float *)(void *)(share(run) + run->shares.u + run->shares.m);
+    for (int64_t i = 0; i < tiles_of(run, block); i++) {
+        struct place at = tile_place(run, block * run->block_tiles + i);
+        const void *d[WINOGRAD_POSITIONS];
+        for (int p = 0; p < WINOGRAD_POSITIONS; p++) {
+            int64_t y = at.y + p / WINOGRAD_IN - 1, x = at.x + p % WINOGRAD_IN - 1;
+            d[p] = inside(run, y, x)
+                       ? (const char *)run->call->src + pixel_index(run, at.n, y, x) * pixel_bytes
+                       : run->zeros;
+        }
+        run->kernels->input(v + (size_t)i * row_bytes, run->v_stride, scales + i,
+                            (size_t)run->block_tiles, spare, d, (size_t)run->layer->ic,
+                            (size_t)run->segment);
+    }
+}
+
+/* A segment of input channels with a block of outputs. */
+struct segment {
+    int64_t output, first;
+    size_t channels;
+};
+
+static void transform_weights(const struct run *run, const struct segment *segment, char *u)
+{
+    int64_t output = segment->output * WINOGRAD_COLUMNS;
+    run->kernels->weights(
+        u, run->u_stride, weights_from(run->layer, run->weights, output, segment->first),
+        run->scales->inverse + output, (size_t)run->layer->oc, (size_t)run->layer->ic,
+        segment->channels, columns_of(run, segment->output));
+}
+
+/* Adds a segment's part to M of a block of tiles. */
+static void multiply(const struct run *run, int64_t block, int64_t in_chunk,
+                     const struct segment *segment, const char *u, float *m)
+{
+    size_t element = run->kernels->element;
+    const char *v = run->v + (size_t)in_chunk * run->v_bytes + (size_t)segment->first * element;
+    for (size_t p = 0; p < WINOGRAD_POSITIONS; p++)
+        run->kernels->products(m + p * run->m_stride, v + p * run->v_stride * element,
+                               u + p * run->u_stride * element, (size_t)tiles_of(run, block),
+                               (size_t)run->layer->ic, segment->channels,
+                               columns_of(run, segment->output), segment->first > 0);
+}
+
+static void transform_output(const struct run *run, int64_t block, int64_t in_chunk, int64_t output,
+                             const float *m)
+{
+    const struct packed_call *call = run->call;
+    int64_t oc = run->layer->oc, first = output * WINOGRAD_COLUMNS;
+    size_t columns = columns_of(run, output);
+    for (int64_t i = 0; i < tiles_of(run, block); i++) {
+        struct place at = tile_place(run, block * run->block_tiles + i);
+        void *y[WINOGRAD_PIXELS];
+        for (int p = 0; p < WINOGRAD_PIXELS; p++) {
+            int64_t row = at.y + p / WINOGRAD_OUT, column = at.x + p % WINOGRAD_OUT;
+            size_t index = pixel_index(run, at.n, row, column) * (size_t)oc + (size_t)first;
+            y[p] = inside(run, row, column)
+                       ? (char *)call->dst + index * dtype_size(run->layer->dtype)
+                       : NULL;
+        }
+        const float *bias = call->bias ? call->bias + at.n * call->bias_stride + first : NULL;
+        run->kernels->output(y, m + (size_t)i * columns, run->m_stride,
+                             scales_of(run, in_chunk) + i, (size_t)run->block_tiles,
+                             run->scales->scale + first, (size_t)oc, columns, bias,
+                             call->accumulate);
+    }
+}
+
+/* Where M of a block of tiles is; of the last one only, when there is but one segment. */
+static float *m_of(const struct run *run, int64_t i)
+{
+    char *m = share(run) + run->shares.u;
+    return (float *)(void *)(m + (run->segment < run->layer->ic ? (size_t)i * run->m_bytes : 0));
+}
+
+/* A block of outputs with the blocks of tiles from `from` to `to` of a chunk. */
+static void compute_output(const struct run *run, int64_t chunk, int64_t from, int64_t to,
+                           int64_t output)
+{
+    char *u = share(run);
+    struct segment segment = {.output = output};
+    for (; segment.first < run->layer->ic; segment.first += run->segment) {
+        segment.channels =
+            (size_t)part_size(run->layer->ic, run->segment, segment.first / run->segment);
+        bool last = segment.first + run->segment >= run->layer->ic;
+        transform_weights(run, &segment, u);
+        for (int64_t block = from; block < to; block++) {
+            float *m = m_of(run, block - from);
+            multiply(run, chunk + block, block, &segment, u, m);
+            if (last)
+                transform_output(run, chunk + block, block, output, m);
+        }
+    }
+}
+
+/* A thread's part of a chunk: of every block of outputs with every block of tiles. */
+static void compute_share(const struct run *run, int64_t chunk, int64_t blocks)
+{
+    int64_t thread = omp_get_thread_num(), threads = omp_get_num_threads();
+    int64_t all = blocks * run->outputs, end = (thread + 1) * all / threads;
+    for (int64_t i = thread * all / threads; i < end;) {
+        int64_t output = i / blocks, from = i % blocks;
+        int64_t to = end - output * blocks < blocks ? end - output * blocks : blocks;
+        compute_output(run, chunk, from, to, output);
+        i += to - from;
+    }
+}
+
+static void compute(const struct run *run, int threads)
+{
+#pragma omp parallel num_threads(threads)
+    for (int64_t chunk = 0; chunk < run->blocks; chunk += run->chunk_blocks) {
+        int64_t left = run->blocks - chunk;
+        int64_t blocks = left < run->chunk_blocks ? left : run->chunk_blocks;
+#pragma omp for schedule(static)
+        for (int64_t block = 0; block < blocks; block++)
+            transform_input(run, chunk + block, block);
+        compute_share(run, chunk, blocks);
+#pragma omp barrier
+    }
+}
+
+static size_t with_gap(size_t bytes)
+{
+    return (bytes + GAP_BYTES - 1) / GAP_BYTES * GAP_BYTES + GAP_BYTES;
+}
+
+static void plan_blocks(struct run *run)
+{
+    const struct packed_call *call = run->call;
+    run->rows = (call->ih + WINOGRAD_OUT - 1) / WINOGRAD_OUT;
+    run->columns = (call->iw + WINOGRAD_OUT - 1) / WINOGRAD_OUT;
+    run->tiles = call->n * run->rows * run->columns;
+    int64_t even = part_count(run->tiles, part_count(run->tiles, BLOCK_TILES));
+    run->block_tiles = part_count(even, WINOGRAD_ROWS) * WINOGRAD_ROWS;
+    run->blocks = part_count(run->tiles, run->block_tiles);
+    run->segment = segment_for(run->layer);
+    run->outputs = part_count(run->layer->oc, WINOGRAD_COLUMNS);
+}
+
+static void plan_memory(struct run *run)
+{
+    size_t ic = (size_t)run->layer->ic, tiles = (size_t)run->block_tiles;
+    size_t element = run->kernels->element;
+    size_t v = with_gap(tiles * ic * element);
+    size_t u = with_gap((size_t)run->segment * WINOGRAD_COLUMNS * element);
+    size_t m = with_gap(tiles * WINOGRAD_COLUMNS * sizeof(float));
+    run->v_stride = v / element;
+    run->u_stride = u / element;
+    run->m_stride = m / sizeof(float);
+    run->v_bytes = v * WINOGRAD_POSITIONS;
+    run->m_bytes = m * WINOGRAD_POSITIONS;
+    run->scale_bytes = with_gap(tiles * WINOGRAD_POSITIONS * sizeof(float));
+    bool one = run->segment == run->layer->ic;
+    size_t largest = run->v_bytes > run->m_bytes || one ? run->v_bytes : run->m_bytes;
+    int64_t fit = (int64_t)(CHUNK_BYTES / largest);
+    int64_t chunks = part_count(run->blocks, fit > 0 ? fit : 1);
+    run->chunk_blocks = part_count(run->blocks, chunks);
+    run->shares = (struct shares){.u = u * WINOGRAD_POSITIONS,
+                                  .m = run->m_bytes * (one ? 1 : (size_t)run->chunk_blocks),
+                                  .spare = ic * WINOGRAD_POSITIONS * sizeof(float)};
+}
+
+int winograd_run(struct nn *nn, const struct packed_layer *layer, const void *weights,
+                 const struct winograd_scales *scales, const struct packed_call *call)
+{
+    struct run run = {.kernels = kernels_for(layer->dtype),
+                      .layer = layer,
+                      .call = call,
+                      .weights = weights,
+                      .scales = scales};
+    plan_blocks(&run);
+    plan_memory(&run);
+    int threads = threads_for_products(nn, run.tiles * WINOGRAD_POSITIONS * layer->ic * layer->oc);
+    size_t v_bytes = (size_t)run.chunk_blocks * run.v_bytes;
+    size_t scales_bytes = (size_t)run.chunk_blocks * run.scale_bytes;
+    size_t threads_bytes = (size_t)threads * shares_bytes(&run);
+    size_t zeros = (size_t)layer->ic * dtype_size(layer->dtype);
+    char *scratch = nn_scratch(nn, v_bytes + scales_bytes + threads_bytes + zeros);
+    if (!scratch)
+        return -(int)ERR_OUT_OF_MEMORY;
+    run.v = scratch;
+    run.v_scales = run.v + v_bytes;
+    run.threads = run.v_scales + scales_bytes;
+    run.zeros = memset(run.threads + threads_bytes, 0, zeros);
+    compute(&run, threads);
+    pool_drop(&nn->pool, scratch);
+    return 0;
+}

@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * 3x3 convolutions of stride 1 by Winograd's minimal filtering F(4x4, 3x3): 36 products a channel
+ * for 16 pixels where the direct way needs 144. Lavin and Gray, "Fast Algorithms for Convolutional
+ * Neural Networks", arXiv:1509.09308, section 4.1.
+ *
+ *     x ── tiles of 6x6 pixels, 4 apart ── Bᵀ d B ──▶ V [36, tiles, ic]   a chunk at a time
+ *     w ── 3x3 ── G g Gᵀ ──▶ U [36, ic, columns]                          a block of columns
+ *     M = V U, 36 products of matrices, [36, tiles, columns] f32
+ *     y = Aᵀ M A + bias + residual, 4x4 pixels a tile
+ *
+ * Rounding V and U to bf16 would cost far more than bf16's own rounding of the result (an NMSE of
+ * 5e-4 against 3e-6). So for bf16 they are fixed-point numbers of 16 bits, each row of V and each
+ * column of U, at each position, with a scale of its own; their products are summed exactly, in 32
+ * bits, over a segment of channels, and the segments in f32. The scale keeps the norm of a segment
+ * below 2^15.45, so that no sum can overflow (Cauchy and Schwarz); about 12 bits remain for a value
+ * of common size. That costs an NMSE of 1e-7 to 3e-6 on top of the result's rounding. For f32 all
+ * is f32.
+ *
+ * The weights are transformed in each call, a block of outputs at a time, into memory that stays
+ * near the core: so they take no more memory than a direct convolution's.
+ *
+ * Each output is computed by one thread, in an order and with scales that follow from its own tile:
+ * results depend neither on the number of threads nor on the batch.
+ */
+#ifndef UNCLIP_STAGES_NN_WINOGRAD_H
+#define UNCLIP_STAGES_NN_WINOGRAD_H
+
+#include "stages/nn/packed.h"
+
+/*
+ * Whether calls on samples of this size are computed so: on CPUs with AVX-512 (for bf16 with VNNI,
+ * and without AMX, which makes the direct way faster), in shapes where it pays.
+ */
+bool winograd_fits(const struct packed_layer *layer, int64_t ih, int64_t iw);
+/* How the weights are wanted: [oc/16, ic, 3, 3, 16]. Owned. */
+struct layout *winograd_layout(const struct packed_layer *layer);
+
+/* The scales of a layer's U. Owned; NULL when there is no memory. */
+struct winograd_scales;
+struct winograd_scales *winograd_scales_new(const struct packed_layer *layer, const void *weights);
+void winograd_scales_free(struct winograd_scales *scales); /* NULL is fine */
+
+/* 0, or fails the context. call->act is ACT_NONE. */
+int winograd_run(struct nn *nn, const struct packed_layer *layer, const void *weights,
+                 const struct winograd_scales *scales, const struct packed_call *call);
+
+#endif

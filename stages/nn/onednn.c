@@ -80,9 +80,17 @@ bool device_fast_bf16(void)
     return has_isa(dnnl_cpu_isa_avx512_core_bf16); /* AMX's bits include these */
 }
 
-bool device_has_amx(void)
+bool device_has(enum device_isa isa)
 {
-    return has_isa(dnnl_cpu_isa_avx512_core_amx);
+    switch (isa) {
+    case DEVICE_AVX512:
+        return has_isa(dnnl_cpu_isa_avx512_core);
+    case DEVICE_VNNI:
+        return has_isa(dnnl_cpu_isa_avx512_core_vnni);
+    case DEVICE_AMX:
+        return has_isa(dnnl_cpu_isa_avx512_core_amx);
+    }
+    BUG("no such instructions");
 }
 
 const char *device_version(void)

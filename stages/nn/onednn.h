@@ -26,7 +26,9 @@ int device_check(enum dtype compute, struct err *err);
 /* Fails the context: `what` was wanted. */
 int device_fail(struct nn *nn, enum device_status status, const char *what);
 bool device_fast_bf16(void);
-bool device_has_amx(void); /* bf16 products of tiles, an order faster */
+/* What the CPU has, and the library's settings let it use; AVX512 is F, BW, DQ and VL. */
+enum device_isa { DEVICE_AVX512, DEVICE_VNNI, DEVICE_AMX };
+bool device_has(enum device_isa isa);
 const char *device_version(void); /* "2.6.3" */
 /* What a saved layout, and the bytes that lie so, depend on: library, build, instruction set. */
 void device_identity(char *out, size_t size);

@@ -297,7 +297,7 @@ static enum device_status recipe_init(struct recipe *recipe, struct packed *pack
         status = choose_copy(packed, recipe, &sample, copy);
     sample_release(&sample);
     if (status == DEVICE_OK && recipe->way == WAY_WINOGRAD) {
-        recipe->scales = winograd_scales_new(&packed->layer, (*copy)->data);
+        recipe->scales = winograd_scales_new(&packed->layer, (*copy)->data, key->threads);
         status = recipe->scales ? DEVICE_OK : DEVICE_NO_MEMORY;
     }
     if (status != DEVICE_OK || recipe->way != WAY_KERNEL)

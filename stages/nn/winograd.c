@@ -15,15 +15,15 @@
 /* Tiles whose products follow one another: V and M of a block stay in a core's own cache. */
 #define BLOCK_TILES 48
 /* V of the blocks that are transformed together: a part of what a processor's cores share. */
-#define CHUNK_BYTES ((size_t)16 << 20)
+#define CHUNK_BYTES ((size_t)8 << 20)
 /* Between positions, so that they do not lie at the same place of a cache. */
 #define GAP_BYTES ((size_t)64)
 
 static const struct winograd_kernels *kernels_for(enum dtype dtype)
 {
     if (dtype == DTYPE_F32)
-        return winograd_kernels_f32();
-    return device_has_amx() ? NULL : winograd_kernels_fixed();
+        return device_has(DEVICE_AVX512) ? winograd_kernels_f32() : NULL;
+    return device_has(DEVICE_VNNI) && !device_has(DEVICE_AMX) ? winograd_kernels_fixed() : NULL;
 }
 
 /*
@@ -70,7 +70,8 @@ static const char *weights_from(const struct packed_layer *layer, const void *we
     return (const char *)weights + skip * dtype_size(layer->dtype);
 }
 
-struct winograd_scales *winograd_scales_new(const struct packed_layer *layer, const void *weights)
+struct winograd_scales *winograd_scales_new(const struct packed_layer *layer, const void *weights,
+                                            int threads)
 {
     struct winograd_scales *scales = xcalloc(1, sizeof(*scales));
     size_t bytes = (size_t)layer->oc * WINOGRAD_POSITIONS * sizeof(float);
@@ -81,7 +82,7 @@ struct winograd_scales *winograd_scales_new(const struct packed_layer *layer, co
         return NULL;
     }
     const struct winograd_kernels *kernels = kernels_for(layer->dtype);
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) num_threads(threads)
     for (int64_t output = 0; output < layer->oc; output += WINOGRAD_LANES)
         kernels->scales(scales->scale + output, scales->inverse + output, (size_t)layer->oc,
                         weights_from(layer, weights, output, 0), (size_t)layer->ic,

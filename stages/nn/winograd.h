@@ -38,7 +38,8 @@ struct layout *winograd_layout(const struct packed_layer *layer);
 
 /* The scales of a layer's U. Owned; NULL when there is no memory. */
 struct winograd_scales;
-struct winograd_scales *winograd_scales_new(const struct packed_layer *layer, const void *weights);
+struct winograd_scales *winograd_scales_new(const struct packed_layer *layer, const void *weights,
+                                            int threads);
 void winograd_scales_free(struct winograd_scales *scales); /* NULL is fine */
 
 /* 0, or fails the context. call->act is ACT_NONE. */

@@ -58,7 +58,7 @@ struct winograd_kernels {
                    size_t oc, const float *bias, bool accumulate);
 };
 
-/* NULL where the CPU cannot. */
+/* For CPUs with AVX-512, and VNNI for fixed-point; NULL where these were not compiled. */
 const struct winograd_kernels *winograd_kernels_f32(void);
 const struct winograd_kernels *winograd_kernels_fixed(void);
 

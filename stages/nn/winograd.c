@@ -26,16 +26,18 @@ static const struct winograd_kernels *kernels_for(enum dtype dtype)
     return device_has(DEVICE_VNNI) && !device_has(DEVICE_AMX) ? winograd_kernels_fixed() : NULL;
 }
 
+/* Short ones are more exact; long ones need fewer sums. */
+#define SEGMENT 160
 /*
- * Short segments are more exact, and U of one stays in a core's own cache; one segment for all
- * needs no sums of M.
+ * Channels of which U of a block of outputs is in memory at a time, to stay near the core. Layers
+ * with no more need M of only one block of tiles at a time.
  */
-#define SEGMENT     160
-#define ONE_SEGMENT 320 /* up to so many channels */
+#define SPAN     SEGMENT
+#define ONE_SPAN (2 * SEGMENT)
 
-static int64_t segment_for(const struct packed_layer *layer)
+static int64_t span_for(const struct packed_layer *layer)
 {
-    return layer->ic <= ONE_SEGMENT ? layer->ic : SEGMENT;
+    return layer->ic <= ONE_SPAN ? layer->ic : SPAN;
 }
 
 /* Below these the transforms cost more than the products they save. */
@@ -85,8 +87,7 @@ struct winograd_scales *winograd_scales_new(const struct packed_layer *layer, co
 #pragma omp parallel for schedule(static) num_threads(threads)
     for (int64_t output = 0; output < layer->oc; output += WINOGRAD_LANES)
         kernels->scales(scales->scale + output, scales->inverse + output, (size_t)layer->oc,
-                        weights_from(layer, weights, output, 0), (size_t)layer->ic,
-                        (size_t)segment_for(layer));
+                        weights_from(layer, weights, output, 0), (size_t)layer->ic, SEGMENT);
     return scales;
 }
 
@@ -102,7 +103,7 @@ void winograd_scales_free(struct winograd_scales *scales)
 /* --- a call -----------------------------------------------------------------------------------
  */
 
-/* The memory of a thread, in bytes: U of a segment, M of a chunk, and what kernels need to spare.
+/* The memory of a thread, in bytes: U of a span, M of a chunk, and what kernels need to spare.
  */
 struct shares {
     size_t u, m, spare;
@@ -120,7 +121,7 @@ struct run {
     int64_t blocks;                      /* of tiles */
     int64_t chunk_blocks;                /* of each chunk but the last */
     int64_t outputs;                     /* blocks of columns */
-    int64_t segment;                     /* channels of each but the last */
+    int64_t span;                        /* channels of each but the last */
     size_t v_stride, u_stride, m_stride; /* elements between positions; of M floats */
     size_t v_bytes, m_bytes;             /* of a block of tiles; of M with a block of columns */
     size_t scale_bytes;                  /* of V of a block: [WINOGRAD_POSITIONS, tiles] */
@@ -196,37 +197,46 @@ static void transform_input(const struct run *run, int64_t block, int64_t in_chu
                        : run->zeros;
         }
         run->kernels->input(v + (size_t)i * row_bytes, run->v_stride, scales + i,
-                            (size_t)run->block_tiles, spare, d, (size_t)run->layer->ic,
-                            (size_t)run->segment);
+                            (size_t)run->block_tiles, spare, d, (size_t)run->layer->ic, SEGMENT);
     }
 }
 
-/* A segment of input channels with a block of outputs. */
-struct segment {
-    int64_t output, first;
-    size_t channels;
+/* Input channels with a block of outputs. */
+struct span {
+    int64_t output, first, channels;
 };
 
-static void transform_weights(const struct run *run, const struct segment *segment, char *u)
+static void transform_weights(const struct run *run, const struct span *span, char *u)
 {
-    int64_t output = segment->output * WINOGRAD_COLUMNS;
+    int64_t output = span->output * WINOGRAD_COLUMNS;
     run->kernels->weights(
-        u, run->u_stride, weights_from(run->layer, run->weights, output, segment->first),
+        u, run->u_stride, weights_from(run->layer, run->weights, output, span->first),
         run->scales->inverse + output, (size_t)run->layer->oc, (size_t)run->layer->ic,
-        segment->channels, columns_of(run, segment->output));
+        (size_t)span->channels, columns_of(run, span->output));
 }
 
-/* Adds a segment's part to M of a block of tiles. */
-static void multiply(const struct run *run, int64_t block, int64_t in_chunk,
-                     const struct segment *segment, const char *u, float *m)
+/* One segment's part of M of a block of tiles, at one position. */
+static void multiply_segment(const struct run *run, int64_t block, const struct span *span,
+                             int64_t skip, const char *v, const char *u, float *m)
 {
+    size_t element = run->kernels->element, columns = columns_of(run, span->output);
+    int64_t channels = span->channels - skip < SEGMENT ? span->channels - skip : SEGMENT;
+    run->kernels->products(m, v + (size_t)(span->first + skip) * element,
+                           u + (size_t)skip * columns * element, (size_t)tiles_of(run, block),
+                           (size_t)run->layer->ic, (size_t)channels, columns,
+                           span->first + skip > 0);
+}
+
+/* Adds a span's part to M of a block of tiles. */
+static void multiply(const struct run *run, int64_t block, int64_t in_chunk,
+                     const struct span *span, const char *u, float *m)
+{
+    const char *v = run->v + (size_t)in_chunk * run->v_bytes;
     size_t element = run->kernels->element;
-    const char *v = run->v + (size_t)in_chunk * run->v_bytes + (size_t)segment->first * element;
     for (size_t p = 0; p < WINOGRAD_POSITIONS; p++)
-        run->kernels->products(m + p * run->m_stride, v + p * run->v_stride * element,
-                               u + p * run->u_stride * element, (size_t)tiles_of(run, block),
-                               (size_t)run->layer->ic, segment->channels,
-                               columns_of(run, segment->output), segment->first > 0);
+        for (int64_t skip = 0; skip < span->channels; skip += SEGMENT)
+            multiply_segment(run, block, span, skip, v + p * run->v_stride * element,
+                             u + p * run->u_stride * element, m + p * run->m_stride);
 }
 
 static void transform_output(const struct run *run, int64_t block, int64_t in_chunk, int64_t output,
@@ -253,11 +263,11 @@ static void transform_output(const struct run *run, int64_t block, int64_t in_ch
     }
 }
 
-/* Where M of a block of tiles is; of the last one only, when there is but one segment. */
+/* Where M of a block of tiles is; of the last one only, when there is but one span. */
 static float *m_of(const struct run *run, int64_t i)
 {
     char *m = share(run) + run->shares.u;
-    return (float *)(void *)(m + (run->segment < run->layer->ic ? (size_t)i * run->m_bytes : 0));
+    return (float *)(void *)(m + (run->span < run->layer->ic ? (size_t)i * run->m_bytes : 0));
 }
 
 /* A block of outputs with the blocks of tiles from `from` to `to` of a chunk. */
@@ -265,15 +275,14 @@ static void compute_output(const struct run *run, int64_t chunk, int64_t from, i
                            int64_t output)
 {
     char *u = share(run);
-    struct segment segment = {.output = output};
-    for (; segment.first < run->layer->ic; segment.first += run->segment) {
-        segment.channels =
-            (size_t)part_size(run->layer->ic, run->segment, segment.first / run->segment);
-        bool last = segment.first + run->segment >= run->layer->ic;
-        transform_weights(run, &segment, u);
+    struct span span = {.output = output};
+    for (; span.first < run->layer->ic; span.first += run->span) {
+        span.channels = part_size(run->layer->ic, run->span, span.first / run->span);
+        bool last = span.first + span.channels == run->layer->ic;
+        transform_weights(run, &span, u);
         for (int64_t block = from; block < to; block++) {
             float *m = m_of(run, block - from);
-            multiply(run, chunk + block, block, &segment, u, m);
+            multiply(run, chunk + block, block, &span, u, m);
             if (last)
                 transform_output(run, chunk + block, block, output, m);
         }
@@ -321,7 +330,7 @@ static void plan_blocks(struct run *run)
     int64_t even = part_count(run->tiles, part_count(run->tiles, BLOCK_TILES));
     run->block_tiles = part_count(even, WINOGRAD_ROWS) * WINOGRAD_ROWS;
     run->blocks = part_count(run->tiles, run->block_tiles);
-    run->segment = segment_for(run->layer);
+    run->span = span_for(run->layer);
     run->outputs = part_count(run->layer->oc, WINOGRAD_COLUMNS);
 }
 
@@ -330,7 +339,7 @@ static void plan_memory(struct run *run)
     size_t ic = (size_t)run->layer->ic, tiles = (size_t)run->block_tiles;
     size_t element = run->kernels->element;
     size_t v = with_gap(tiles * ic * element);
-    size_t u = with_gap((size_t)run->segment * WINOGRAD_COLUMNS * element);
+    size_t u = with_gap((size_t)run->span * WINOGRAD_COLUMNS * element);
     size_t m = with_gap(tiles * WINOGRAD_COLUMNS * sizeof(float));
     run->v_stride = v / element;
     run->u_stride = u / element;
@@ -338,7 +347,7 @@ static void plan_memory(struct run *run)
     run->v_bytes = v * WINOGRAD_POSITIONS;
     run->m_bytes = m * WINOGRAD_POSITIONS;
     run->scale_bytes = with_gap(tiles * WINOGRAD_POSITIONS * sizeof(float));
-    bool one = run->segment == run->layer->ic;
+    bool one = run->span == run->layer->ic;
     size_t largest = run->v_bytes > run->m_bytes || one ? run->v_bytes : run->m_bytes;
     int64_t fit = (int64_t)(CHUNK_BYTES / largest);
     int64_t chunks = part_count(run->blocks, fit > 0 ? fit : 1);

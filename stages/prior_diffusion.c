@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The diffusion prior's sampling; see prior_diffusion.h. With guidance each draw has two rows in
- * the batch, first all unconditional ones, as in the reference.
+ * the batch, first all unconditional ones, as in the reference. The network reads the texts in the
+ * first step, and keeps of them what all steps need (prior_transformer.h).
  */
 #include "stages/prior_diffusion.h"
 
@@ -12,6 +13,8 @@
 #include "stages/stage_ops.h"
 
 #define LATENTS_A_PASS 32 /* bounds the memory of one forward pass */
+/* What may be kept of the texts; for more latents than fit they are read in each step. */
+#define KEPT_BYTES_MAX ((size_t)1 << 30)
 
 void prior_diffusion_release(struct prior_diffusion *diffusion)
 {
@@ -56,18 +59,93 @@ struct diffusion_run {
     float *uncond; /* [D]: one row of the unconditional half */
 };
 
-/* Row `row` of each input, from a text row of the latent's item. */
-static void put_row(const struct prior_input *input, int64_t row, const struct latent *latent,
-                    int text_row)
+/* A pass's rows: each latent's once, or, with guidance, all unconditional ones before them. */
+struct pass_rows {
+    struct diffusion_run *run;
+    const struct denoise_pass *pass;
+    int64_t n, rows; /* latents, and rows */
+};
+
+static struct latent *latent_of(const struct pass_rows *rows, int64_t row)
 {
-    const struct item *item = latent->item;
-    int64_t d = item->embed_dim, l = item->text_len, lw = l * item->text_width;
-    tensor_put(input->latents, row * d, latent->x, d);
-    tensor_put(input->text_embed, row * d, item->text_embed + text_row * d, d);
-    tensor_put(input->text_states, row * lw, item->text_states + text_row * lw, lw);
-    float *bias = input->text_bias.data;
-    for (int64_t i = 0; bias && i < l; i++)
-        bias[row * l + i] = item->text_mask[text_row * l + i] ? 0 : NETWORKS_MASKED;
+    return rows->pass->latents[row % rows->n];
+}
+
+static int text_row(const struct pass_rows *rows, int64_t row)
+{
+    return row < rows->rows - rows->n ? ITEM_ROW_NEGATIVE
+                                      : rows->run->draws[latent_of(rows, row)->index].row;
+}
+
+/* What the network makes of the texts, to be kept for each row; `kept` is filled. */
+static void read_text(const struct pass_rows *rows, struct prior_input *input, void *const *kept)
+{
+    struct prior_diffusion *diffusion = rows->run->diffusion;
+    struct nn *nn = diffusion->nn;
+    const struct prior_config *config = &diffusion->prior.config;
+    int64_t d = config->embedding_dim, l = config->num_embeddings;
+    size_t scope = nn_enter(nn);
+    input->text_embed = NN_NEW(nn, nn_dtype(nn), rows->rows, d);
+    input->text_states = NN_NEW(nn, nn_dtype(nn), rows->rows, l, d);
+    for (int64_t row = 0; row < rows->rows; row++) {
+        const struct item *item = latent_of(rows, row)->item;
+        int64_t lw = l * item->text_width, from = text_row(rows, row);
+        tensor_put(input->text_embed, row * d, item->text_embed + from * d, d);
+        tensor_put(input->text_states, row * lw, item->text_states + from * lw, lw);
+    }
+    prior_transformer_read_text(nn, &diffusion->prior, input, kept);
+    nn_leave_all(nn, scope);
+}
+
+/* The inputs that a step needs beside the texts. */
+static struct prior_input step_input(const struct pass_rows *rows)
+{
+    struct prior_diffusion *diffusion = rows->run->diffusion;
+    struct nn *nn = diffusion->nn;
+    const struct prior_config *config = &diffusion->prior.config;
+    int64_t d = config->embedding_dim, l = config->num_embeddings;
+    struct prior_input input = {
+        .latents = NN_NEW(nn, nn_dtype(nn), rows->rows, d),
+        .timestep = (float)diffusion->scheduler.timesteps[rows->pass->i],
+        .text_bias = NN_NEW(nn, DTYPE_F32, rows->rows, l),
+    };
+    float *bias = input.text_bias.data;
+    for (int64_t row = 0; row < rows->rows; row++) {
+        const struct latent *latent = latent_of(rows, row);
+        const uint8_t *mask = latent->item->text_mask + text_row(rows, row) * l;
+        tensor_put(input.latents, row * d, latent->x, d);
+        for (int64_t i = 0; bias && i < l; i++)
+            bias[row * l + i] = mask[i] ? 0 : NETWORKS_MASKED;
+    }
+    return input;
+}
+
+/* One row's part of what its latent keeps, or of memory for this pass alone (which may be NULL). */
+static void *kept_of_row(const struct pass_rows *rows, int64_t row, char *spare, size_t bytes)
+{
+    char *own = latent_of(rows, row)->deep;
+    if (own)
+        return own + (size_t)(row / rows->n) * bytes;
+    return spare ? spare + (size_t)row * bytes : NULL;
+}
+
+/* → [rows, d]; empty when the context has failed. */
+static struct tensor run_network(const struct pass_rows *rows)
+{
+    struct prior_diffusion *diffusion = rows->run->diffusion;
+    size_t bytes = prior_transformer_kept_bytes(diffusion->nn, &diffusion->prior);
+    bool keeps = rows->pass->latents[0]->deep != NULL;
+    struct prior_input input = step_input(rows);
+    void **kept = xmalloc((size_t)rows->rows * sizeof *kept);
+    char *spare = keeps ? NULL : xmalloc((size_t)rows->rows * bytes);
+    for (int64_t row = 0; row < rows->rows; row++)
+        kept[row] = kept_of_row(rows, row, spare, bytes);
+    if (rows->pass->i == 0 || !keeps)
+        read_text(rows, &input, kept);
+    struct tensor out = prior_transformer_step(diffusion->nn, &diffusion->prior, &input, kept);
+    free(spare);
+    free(kept);
+    return out;
 }
 
 static int predict(void *context, const struct denoise_pass *pass, struct err *err)
@@ -75,24 +153,12 @@ static int predict(void *context, const struct denoise_pass *pass, struct err *e
     struct diffusion_run *run = context;
     struct latent *const *latents = pass->latents;
     struct nn *nn = run->diffusion->nn;
-    const struct prior_config *config = &run->diffusion->prior.config;
-    int64_t n = (int64_t)pass->count, rows = run->guided ? 2 * n : n, d = config->embedding_dim;
-    int64_t l = config->num_embeddings;
+    int64_t n = (int64_t)pass->count, d = run->diffusion->prior.config.embedding_dim;
+    struct pass_rows rows = {.run = run, .pass = pass, .n = n, .rows = run->guided ? 2 * n : n};
     size_t scope = nn_enter(nn);
-    struct prior_input input = {
-        .latents = NN_NEW(nn, nn_dtype(nn), rows, d),
-        .timestep = (float)run->diffusion->scheduler.timesteps[pass->i],
-        .text_embed = NN_NEW(nn, nn_dtype(nn), rows, d),
-        .text_states = NN_NEW(nn, nn_dtype(nn), rows, l, d),
-        .text_bias = NN_NEW(nn, DTYPE_F32, rows, l),
-    };
-    for (int64_t row = 0; row < rows; row++)
-        put_row(&input, row, latents[row % n],
-                row < rows - n ? ITEM_ROW_NEGATIVE : run->draws[latents[row % n]->index].row);
-    struct tensor out =
-        prior_transformer_forward(nn, &run->diffusion->prior, &input); /* [rows, d] */
+    struct tensor out = run_network(&rows);
     for (int64_t k = 0; k < n; k++) {
-        tensor_get(out, (rows - n + k) * d, latents[k]->output, d);
+        tensor_get(out, (rows.rows - n + k) * d, latents[k]->output, d);
         if (!run->guided)
             continue;
         tensor_get(out, k * d, run->uncond, d);
@@ -130,9 +196,12 @@ int prior_diffusion_run(struct prior_diffusion *diffusion, struct prior_draw *dr
         .guidance = (float)settings->guidance,
         .uncond = xmalloc((size_t)config->embedding_dim * sizeof(float)),
     };
+    size_t kept_bytes =
+        (run.guided ? 2 : 1) * prior_transformer_kept_bytes(diffusion->nn, &diffusion->prior);
     struct denoiser denoiser = {
         .scheduler = &diffusion->scheduler,
         .settings = settings,
+        .deep_bytes = count <= KEPT_BYTES_MAX / kept_bytes ? kept_bytes : 0,
         .pixels = (size_t)config->embedding_dim,
         .channels = 1,
         .latents_a_pass = LATENTS_A_PASS,

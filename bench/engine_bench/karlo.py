@@ -52,6 +52,7 @@ VISION = golden_models.KARLO_VISION | {"hidden_size": 1024, "intermediate_size":
 NETWORKS = {
     "text": (CLIPTextModelWithProjection, "text_encoder", TEXT | {"vocab_size": 49408}),
     "prior": (PriorTransformer, "prior", PRIOR),
+    "prior-step": (PriorTransformer, "prior", PRIOR),
     "text-proj": (UnCLIPTextProjModel, "text_proj", TEXT_PROJ),
     "decoder": (UNet2DConditionModel, "decoder", DECODER),
     "upsampler-1": (UNet2DModel, "super_res_first", SUPER_RES),
@@ -169,7 +170,7 @@ def inputs(network: str, batch: int) -> dict[str, torch.Tensor]:
             return {"ids": torch.randint(1000, (batch, TOKENS), generator=generator, dtype=torch.int32)}
         case "image":
             return {"pixels": normal(3, 224, 224)}
-        case "prior":
+        case "prior" | "prior-step":
             return {
                 "latents": normal(DIM),
                 "text_embed": normal(DIM),
@@ -198,7 +199,7 @@ def call(network: str, module: torch.nn.Module, given: dict[str, torch.Tensor]) 
             return module(given["ids"]).text_embeds
         case "image":
             return module(given["pixels"]).image_embeds
-        case "prior":
+        case "prior" | "prior-step":
             return module(
                 given["latents"],
                 timestep=TIMESTEP,

@@ -183,19 +183,21 @@ void prior_transformer_release(struct prior_transformer *prior)
     memset(prior, 0, sizeof *prior);
 }
 
-/* [n, s, s]: the causal mask plus the text's padding. Nothing is padded behind the text. Without a
-   padding mask there is no causal one either, as in the reference. */
-static struct tensor attention_mask(struct nn *nn, struct tensor text_bias, int64_t n, int64_t s)
+/* Rows from … to - 1 of the mask, for the first `keys` keys: [n, to - from, keys]. It is the causal
+   mask plus the text's padding; nothing is padded behind the text. Without a padding mask there is
+   no causal one either, as in the reference. */
+static struct tensor attention_mask(struct nn *nn, struct tensor text_bias, int64_t n, int64_t from,
+                                    int64_t to, int64_t keys)
 {
     if (tensor_empty(text_bias))
         return text_bias;
-    struct tensor mask = NN_NEW(nn, DTYPE_F32, n, s, s);
+    struct tensor mask = NN_NEW(nn, DTYPE_F32, n, to - from, keys);
     const float *bias = text_bias.data;
     int64_t l = text_bias.dim[1];
     float *out = mask.data;
     for (int64_t i = 0; i < n && out; i++)
-        for (int64_t q = 0; q < s; q++)
-            for (int64_t k = 0; k < s; k++)
+        for (int64_t q = from; q < to; q++)
+            for (int64_t k = 0; k < keys; k++)
                 *out++ = (k > q ? NETWORKS_MASKED : 0) + (k < l ? bias[i * l + k] : 0);
     return mask;
 }
@@ -206,23 +208,58 @@ static struct tensor token(struct tensor x)
     return TENSOR_RESHAPE(x, x.dim[0], 1, x.dim[1]);
 }
 
-/* The sequence that the header describes, with positions added: [n, s, inner]. */
-static struct tensor sequence(struct nn *nn, struct prior_transformer *prior,
-                              const struct prior_input *input, int64_t n, int64_t s)
+/* The text's tokens and embedding, without positions: [n, L + 1, inner]. */
+static struct tensor text_tokens(struct nn *nn, struct prior_transformer *prior,
+                                 const struct prior_input *input)
 {
     struct linear_fuse none = {0};
     size_t scope = nn_enter(nn);
-    struct tensor time = timestep_embedding_forward(nn, &prior->time_embedding, input->timestep, n);
     struct tensor text = nn_linear(nn, &prior->embedding_proj, input->text_embed, none);
-    struct tensor image = nn_linear(nn, &prior->proj_in, input->latents, none);
     struct tensor h = nn_linear(nn, &prior->encoder_hidden_states_proj, input->text_states, none);
-    h = nn_concat_rows(nn, h, token(text));
-    h = nn_concat_rows(nn, h, token(time));
-    h = nn_concat_rows(nn, h, token(image));
+    return nn_leave(nn, scope, nn_concat_rows(nn, h, token(text)));
+}
+
+/* What follows them: [n, 3, inner], or 2 without prd. */
+static struct tensor step_tokens(struct nn *nn, struct prior_transformer *prior,
+                                 const struct prior_input *input)
+{
+    int64_t n = input->latents.dim[0];
+    size_t scope = nn_enter(nn);
+    struct tensor time = timestep_embedding_forward(nn, &prior->time_embedding, input->timestep, n);
+    struct tensor image = nn_linear(nn, &prior->proj_in, input->latents, (struct linear_fuse){0});
+    struct tensor h = nn_concat_rows(nn, token(time), token(image));
     if (prior->config.prd)
         h = nn_concat_rows(nn, h, nn_repeat(nn, &prior->prd_embedding, n, 1));
-    h = nn_add(nn, h, nn_repeat(nn, &prior->positional_embedding, n, s));
     return nn_leave(nn, scope, h);
+}
+
+/* Adds their positions to tokens, which begin at position `at`. Takes h. */
+static struct tensor add_positions(struct nn *nn, const struct prior_transformer *prior,
+                                   struct tensor h, int64_t at)
+{
+    if (tensor_empty(h))
+        return h;
+    struct embedding rest = prior->positional_embedding;
+    rest.rows -= at;
+    rest.data = (char *)rest.data + (size_t)(at * rest.channels) * dtype_size(rest.dtype);
+    nn_advance(nn, &h, nn_add(nn, h, nn_repeat(nn, &rest, h.dim[0], h.dim[1])));
+    return h;
+}
+
+/* The prediction from the last of the states. Takes h. */
+static struct tensor predict(struct nn *nn, struct prior_transformer *prior, struct tensor h)
+{
+    if (tensor_empty(h))
+        return h;
+    int64_t n = h.dim[0];
+    int64_t *last = xmalloc((size_t)n * sizeof *last);
+    for (int64_t i = 0; i < n; i++)
+        last[i] = h.dim[1] - 1;
+    nn_advance(nn, &h, nn_pick_rows(nn, h, last)); /* [n, inner] */
+    free(last);
+    nn_advance(nn, &h, nn_layer_norm(nn, &prior->norm_out, h));
+    nn_advance(nn, &h, nn_linear(nn, &prior->proj_to_clip_embeddings, h, (struct linear_fuse){0}));
+    return h;
 }
 
 struct tensor prior_transformer_forward(struct nn *nn, struct prior_transformer *prior,
@@ -230,18 +267,88 @@ struct tensor prior_transformer_forward(struct nn *nn, struct prior_transformer 
 {
     size_t scope = nn_enter(nn);
     int64_t n = input->latents.dim[0], s = prior->positional_embedding.rows;
-    struct tensor mask = attention_mask(nn, input->text_bias, n, s);
-    struct tensor h = sequence(nn, prior, input, n, s);
+    struct tensor mask = attention_mask(nn, input->text_bias, n, 0, s, s);
+    struct tensor h = text_tokens(nn, prior, input);
+    nn_advance(nn, &h, nn_concat_rows(nn, h, step_tokens(nn, prior, input)));
+    h = add_positions(nn, prior, h, 0);
     h = transformer_forward(nn, prior->transformer_blocks, (int)prior->config.num_layers, h, mask);
+    return nn_leave(nn, scope, predict(nn, prior, h));
+}
 
-    int64_t *last = xmalloc((size_t)n * sizeof *last);
-    for (int64_t i = 0; i < n; i++)
-        last[i] = s - 1;
-    h = nn_pick_rows(nn, h, last); /* [n, inner] */
-    free(last);
-    h = nn_layer_norm(nn, &prior->norm_out, h);
-    return nn_leave(nn, scope,
-                    nn_linear(nn, &prior->proj_to_clip_embeddings, h, (struct linear_fuse){0}));
+/* ---- sampling ---- */
+
+/* Positions that no step changes: the text's tokens and its embedding. */
+static int64_t text_positions(const struct prior_transformer *prior)
+{
+    return prior->config.num_embeddings + 1;
+}
+
+/* What one block keeps of a row: keys and values of the text's positions. */
+static size_t block_bytes(const struct nn *nn, const struct prior_transformer *prior)
+{
+    int64_t inner = prior->config.num_attention_heads * prior->config.attention_head_dim;
+    return (size_t)(text_positions(prior) * 2 * inner) * dtype_size(nn_dtype(nn));
+}
+
+size_t prior_transformer_kept_bytes(const struct nn *nn, const struct prior_transformer *prior)
+{
+    return (size_t)prior->config.num_layers * block_bytes(nn, prior);
+}
+
+/* Causal, as keeping needs it. */
+static struct tensor causal_mask(struct nn *nn, struct tensor text_bias, int64_t n, int64_t from,
+                                 int64_t to)
+{
+    BUG_ON(tensor_empty(text_bias) && !nn_failed(nn));
+    return attention_mask(nn, text_bias, n, from, to, to);
+}
+
+/* Between what is kept of each row for a block and the beginning of seen [n, …, 2 inner]. */
+static void move_kept(const struct nn *nn, const struct prior_transformer *prior, int64_t block,
+                      void *const *kept, struct tensor seen, bool keep)
+{
+    size_t bytes = block_bytes(nn, prior);
+    for (int64_t i = 0; i < seen.dim[0] && !nn_failed(nn); i++) {
+        char *of_row = (char *)kept[i] + (size_t)block * bytes;
+        char *in_seen =
+            (char *)seen.data + (size_t)(i * seen.dim[1] * seen.dim[2]) * dtype_size(seen.dtype);
+        memcpy(keep ? of_row : in_seen, keep ? in_seen : of_row, bytes);
+    }
+}
+
+void prior_transformer_read_text(struct nn *nn, struct prior_transformer *prior,
+                                 const struct prior_input *input, void *const *kept)
+{
+    size_t scope = nn_enter(nn);
+    int64_t n = input->text_states.dim[0], l = text_positions(prior);
+    int64_t inner = prior->config.num_attention_heads * prior->config.attention_head_dim;
+    struct tensor mask = causal_mask(nn, input->text_bias, n, 0, l);
+    struct tensor h = add_positions(nn, prior, text_tokens(nn, prior, input), 0);
+    struct tensor seen = NN_NEW(nn, nn_dtype(nn), n, l, 2 * inner);
+    for (int64_t i = 0; i < prior->config.num_layers && !nn_failed(nn); i++) {
+        nn_advance(nn, &h,
+                   transformer_block_extend(nn, &prior->transformer_blocks[i], h, seen, 0, mask));
+        move_kept(nn, prior, i, kept, seen, true);
+    }
+    nn_leave_all(nn, scope);
+}
+
+struct tensor prior_transformer_step(struct nn *nn, struct prior_transformer *prior,
+                                     const struct prior_input *input, void *const *kept)
+{
+    size_t scope = nn_enter(nn);
+    int64_t n = input->latents.dim[0], s = prior->positional_embedding.rows;
+    int64_t at = text_positions(prior);
+    int64_t inner = prior->config.num_attention_heads * prior->config.attention_head_dim;
+    struct tensor mask = causal_mask(nn, input->text_bias, n, at, s);
+    struct tensor h = add_positions(nn, prior, step_tokens(nn, prior, input), at);
+    struct tensor seen = NN_NEW(nn, nn_dtype(nn), n, s, 2 * inner);
+    for (int64_t i = 0; i < prior->config.num_layers && !nn_failed(nn); i++) {
+        move_kept(nn, prior, i, kept, seen, false);
+        nn_advance(nn, &h,
+                   transformer_block_extend(nn, &prior->transformer_blocks[i], h, seen, at, mask));
+    }
+    return nn_leave(nn, scope, predict(nn, prior, h));
 }
 
 void prior_transformer_post_process(const struct prior_transformer *prior, float *x)

@@ -59,6 +59,22 @@ struct prior_input {
 struct tensor prior_transformer_forward(struct nn *nn, struct prior_transformer *prior,
                                         const struct prior_input *input);
 
+/*
+ * The same for sampling, where all steps have the same text. The sequence is causal when there is
+ * a padding mask: so the states of the text's tokens and embedding depend on nothing that a step
+ * changes, and it is enough to read them once, and in each step to extend what every block has seen
+ * of them by the three tokens that are left. Equal to the forward pass but for rounding, as long as
+ * NETWORKS_MASKED hides a key.
+ *
+ * kept: for each row, kept_bytes() of memory that read_text() fills from the input's text_embed,
+ * text_states and text_bias, and step() reads; step() has no use for text_embed and text_states.
+ */
+size_t prior_transformer_kept_bytes(const struct nn *nn, const struct prior_transformer *prior);
+void prior_transformer_read_text(struct nn *nn, struct prior_transformer *prior,
+                                 const struct prior_input *input, void *const *kept);
+struct tensor prior_transformer_step(struct nn *nn, struct prior_transformer *prior,
+                                     const struct prior_input *input, void *const *kept);
+
 /* The model's space → CLIP's, in place: x · clip_std + clip_mean; x [clip_embed_dim]. */
 void prior_transformer_post_process(const struct prior_transformer *prior, float *x);
 

@@ -108,6 +108,26 @@ static void check_post_process(struct bench *bench, const struct prior_transform
     free(values);
 }
 
+/* A step's prediction from what reading the text has kept, twice, as for two steps. */
+static void check_prior_step(struct bench *bench, struct prior_transformer *prior,
+                             const struct prior_input *in)
+{
+    int64_t n = in->latents.dim[0];
+    size_t bytes = prior_transformer_kept_bytes(bench->nn, prior);
+    void **kept = xmalloc((size_t)n * sizeof *kept);
+    for (int64_t i = 0; i < n; i++)
+        kept[i] = xmalloc(bytes);
+    prior_transformer_read_text(bench->nn, prior, in, kept);
+    struct prior_input step = *in;
+    step.text_embed = step.text_states = (struct tensor){0};
+    for (int i = 0; i < 2; i++)
+        check(bench, "out.predicted_image_embedding",
+              prior_transformer_step(bench->nn, prior, &step, kept));
+    for (int64_t i = 0; i < n; i++)
+        free(kept[i]);
+    free(kept);
+}
+
 static void test_prior(void **state)
 {
     struct bench bench;
@@ -124,6 +144,8 @@ static void test_prior(void **state)
     struct tensor predicted = prior_transformer_forward(bench.nn, &prior, &in);
     check(&bench, "out.predicted_image_embedding", predicted);
     check_post_process(&bench, &prior, predicted);
+    if (!tensor_empty(in.text_bias))
+        check_prior_step(&bench, &prior, &in);
     prior_transformer_release(&prior);
     bench_close(&bench);
 }

@@ -125,7 +125,8 @@ static size_t library_bytes(const struct block_products *products)
 static bool plan_products(struct nn *nn, struct attention_work *work)
 {
     const struct attention_args *args = work->args;
-    if (nn->compute == DTYPE_BF16 && device_fast_bf16() && args->head_dim % 2 == 0)
+    if (nn->compute == DTYPE_BF16 && device_fast_bf16() && !device_has(DEVICE_AMX) &&
+        args->head_dim % 2 == 0)
         work->dot = kernels()->dot;
     if (work->dot) {
         work->key_elements = (size_t)(work->scores_width * args->head_dim);

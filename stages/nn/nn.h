@@ -14,6 +14,7 @@
  *
  * Invariants that make a picture's bytes independent of its company:
  *  - every oneDNN primitive sees ONE sample; ops loop over n. So no blocking depends on the batch;
+ *    what sees all samples at once (winograd.h) takes each part of a sample by itself;
  *  - every reduction of ours runs over fixed partitions, added in a fixed order, whatever the
  *    number of threads; and primitives are chosen whose sums do not depend on it (tested).
  * A primitive is made when a shape is first seen and kept; weights are packed once.

@@ -194,8 +194,9 @@ struct layout *layout_new_in_blocks(enum dtype dtype, const int64_t *dim)
     struct layout *layout = xcalloc(1, sizeof(*layout));
     dnnl_dims_t dims = {0};
     memcpy(dims, dim, 4 * sizeof(*dims));
-    BUG_ON(dim[0] % 16 ||
-           DESC_NEW_BY_TAG(&layout->desc, 4, dims, data_type(dtype), dnnl_Abcd16a) != dnnl_success);
+    BUG_ON(dim[0] % 16);
+    dnnl_status_t status = DESC_NEW_BY_TAG(&layout->desc, 4, dims, data_type(dtype), dnnl_Abcd16a);
+    BUG_ON(status != dnnl_success);
     return layout;
 }
 

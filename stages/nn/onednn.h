@@ -11,7 +11,8 @@
  * The number of threads of a kernel is OpenMP's (omp_set_num_threads()) where it is planned,
  * compiled and run.
  *
- * Accuracy: fpmath mode strict (no hidden bf16 or tf32), direct convolutions, f32 accumulation.
+ * Accuracy: fpmath mode strict (no hidden bf16 or tf32), the library's direct convolutions, f32
+ * accumulation.
  */
 #ifndef UNCLIP_STAGES_NN_ONEDNN_H
 #define UNCLIP_STAGES_NN_ONEDNN_H

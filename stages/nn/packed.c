@@ -15,8 +15,9 @@
 struct copy {
     struct layout *layout;
     const void *data;
-    bool mapped; /* data is the store's */
-    int users;   /* recipes */
+    bool mapped;                      /* data is the store's */
+    int users;                        /* recipes */
+    struct winograd_scaling *scaling; /* once one of them is for WAY_WINOGRAD */
     struct copy *next;
 };
 
@@ -41,9 +42,8 @@ struct recipe {
     enum way way;
     int threads; /* with which the kernel was made and runs: key's, or 1 */
     const struct copy *copy;
-    struct winograd_scales *scales; /* for WAY_WINOGRAD */
-    struct kernel *kernel;          /* for WAY_KERNEL */
-    struct lane **lane;             /* [lanes] */
+    struct kernel *kernel; /* for WAY_KERNEL */
+    struct lane **lane;    /* [lanes] */
     int lanes;
     size_t scratch_bytes; /* of one lane, aligned */
     struct recipe *next;
@@ -145,6 +145,7 @@ static void copy_free(struct copy *copy)
     layout_free(copy->layout);
     if (!copy->mapped)
         free((void *)copy->data);
+    winograd_scaling_free(copy->scaling);
     free(copy);
 }
 
@@ -212,14 +213,12 @@ static void recipe_free(struct recipe *recipe)
         lane_free(recipe->lane[i]);
     free(recipe->lane);
     kernel_free(recipe->kernel);
-    winograd_scales_free(recipe->scales);
     free(recipe);
 }
 
 /* Chooses the implementation: gemm only for tiles, or on one thread. */
 static enum device_status plan_for_threads(struct recipe *recipe, const struct sample *sample)
 {
-    omp_set_num_threads(recipe->threads);
     enum device_status status = kernel_plan(&recipe->kernel, &sample->operation, false);
     if (status != DEVICE_OK || !kernel_is_gemm(recipe->kernel))
         return status;
@@ -288,6 +287,7 @@ static enum device_status recipe_init(struct recipe *recipe, struct packed *pack
     struct sample sample;
     const struct key *key = &recipe->key;
     sample_init(&sample, &packed->layer, key);
+    omp_set_num_threads(recipe->threads); /* for packing too */
     enum device_status status = DEVICE_OK;
     if (key->act == ACT_NONE && winograd_fits(&packed->layer, key->ih, key->iw))
         recipe->way = WAY_WINOGRAD;
@@ -296,9 +296,9 @@ static enum device_status recipe_init(struct recipe *recipe, struct packed *pack
     if (status == DEVICE_OK)
         status = choose_copy(packed, recipe, &sample, copy);
     sample_release(&sample);
-    if (status == DEVICE_OK && recipe->way == WAY_WINOGRAD) {
-        recipe->scales = winograd_scales_new(&packed->layer, (*copy)->data, key->threads);
-        status = recipe->scales ? DEVICE_OK : DEVICE_NO_MEMORY;
+    if (status == DEVICE_OK && recipe->way == WAY_WINOGRAD && !(*copy)->scaling) {
+        (*copy)->scaling = winograd_scaling_new(&packed->layer, (*copy)->data, key->threads);
+        status = (*copy)->scaling ? DEVICE_OK : DEVICE_NO_MEMORY;
     }
     if (status != DEVICE_OK || recipe->way != WAY_KERNEL)
         return status;
@@ -512,7 +512,7 @@ int packed_run(struct nn *nn, struct packed *packed, const struct packed_call *c
     if (recipe->way == WAY_TILES)
         return tiles_run(nn, &packed->layer, recipe->copy->data, call);
     if (recipe->way == WAY_WINOGRAD)
-        return winograd_run(nn, &packed->layer, recipe->copy->data, recipe->scales, call);
+        return winograd_run(nn, &packed->layer, recipe->copy->data, recipe->copy->scaling, call);
     enum device_status status = run_samples(nn, packed, recipe, call, lanes);
     return status == DEVICE_OK ? 0 : device_fail(nn, status, "computing a layer");
 }

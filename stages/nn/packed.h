@@ -2,7 +2,8 @@
 /*
  * A layer's weights, and the kernels made for it: one for each shape, number of threads and set of
  * fused operations, made when first needed and kept. The weights are packed once, into the layout
- * that the first kernel wants. A kernel sees one sample; packed_run() loops over samples.
+ * that the first kernel wants. A kernel sees one sample; packed_run() loops over samples. Most
+ * convolutions have a way of their own (winograd.h), which takes all samples at once.
  *
  * Why results do not depend on the number of threads: the kernels chosen (brgemm, direct
  * convolution) give every output to one thread, which sums in an order that follows from the shape.

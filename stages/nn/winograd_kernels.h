@@ -22,40 +22,53 @@
 #define WINOGRAD_COLUMNS   64 /* outputs of a block, at most */
 #define WINOGRAD_ROWS      6  /* tiles that the products take at a time, at most */
 
+/* Of the fixed-point numbers of a layer; f32 has factors of its own instead. */
+struct winograd_scaling {
+    float *balance; /* [ic]: pixels are multiplied by it, and weights divided */
+    float *scale;   /* [WINOGRAD_POSITIONS, oc]: what U is to be multiplied by, */
+    float *inverse; /* and what G g Gᵀ is multiplied by to become it */
+};
+
+/* M of a tile and a block of outputs: products that lack the scales of V and U. */
+struct winograd_sums {
+    const float *m, *v_scale, *u_scale;  /* of position 0 */
+    size_t m_stride, v_stride, u_stride; /* from one position to the next */
+};
+
 struct winograd_kernels {
     size_t element; /* bytes */
+    size_t spare;   /* floats for each channel that input() wants */
     /*
      * V = Bᵀ d B of one tile: v[p * v_stride + c], to be multiplied by scale[p * scale_stride].
-     * d: its 6x6 pixels, of ic channels each. spare: WINOGRAD_POSITIONS * ic floats.
+     * d: its 6x6 pixels, of ic channels each.
      */
     void (*input)(void *v, size_t v_stride, float *scale, size_t scale_stride, float *spare,
-                  const void *const d[WINOGRAD_POSITIONS], size_t ic, size_t segment);
+                  const void *const d[WINOGRAD_POSITIONS], const float *balance, size_t ic,
+                  size_t segment);
+    /* Adds the squares of each input channel's weights to squares[ic]. g: [ic, 9, 16]. */
+    void (*squares)(float *squares, const void *g, size_t ic);
+    /* Fills scale and inverse from `output` on, of oc outputs, for 16 of them. g: [ic, 9, 16]. */
+    void (*scaling)(const struct winograd_scaling *scaling, size_t output, size_t oc, const void *g,
+                    size_t ic, size_t segment);
     /*
-     * What U of 16 outputs is to be multiplied by, scale[p * stride + c] (and what a value of G g
-     * Gᵀ is multiplied by to be stored, inverse[...]), g: the weights [ic, 9, 16].
+     * U = G g Gᵀ of some channels: u[p * u_stride + ...] as products() reads it. g: the weights
+     * [columns/16, ic, 9, 16], and balance, from the first channel on; inverse: of the first
+     * column, oc from one position to the next.
      */
-    void (*scales)(float *scale, float *inverse, size_t stride, const void *g, size_t ic,
-                   size_t segment);
+    void (*weights)(void *u, size_t u_stride, const void *g, const float *balance,
+                    const float *inverse, size_t oc, size_t ic, size_t channels, size_t columns);
     /*
-     * U = G g Gᵀ of a segment: u[p * u_stride + ...] as products() reads it. g: the weights
-     * [oc/16, ic, 9, 16], from the segment's first channel on.
+     * m [rows, columns] = v · u of one position and of some channels, which are one segment at
+     * most; added to what is there if `more`. v: [rows, ic], from the first channel on.
      */
-    void (*weights)(void *u, size_t u_stride, const void *g, const float *inverse, size_t stride,
-                    size_t ic, size_t segment, size_t oc);
+    void (*products)(float *m, const void *v, const void *u, size_t rows, size_t ic,
+                     size_t channels, size_t columns, bool more);
     /*
-     * m [rows, oc] = v · u of one position and a segment, without the scales; added to what is
-     * there if `more`. v: [rows, ic], from the segment's first channel on.
+     * y = Aᵀ M A + bias, added to what is there if `accumulate`, of one tile. y: its 4x4 pixels,
+     * NULL where the picture ends before; bias may be NULL.
      */
-    void (*products)(float *m, const void *v, const void *u, size_t rows, size_t ic, size_t segment,
-                     size_t oc, bool more);
-    /*
-     * y = Aᵀ M A + bias, added to what is there if `accumulate`, of one tile.
-     * M: m[p * m_stride + c], times v_scale[p * v_stride] and u_scale[p * u_stride + c];
-     * y: its 4x4 pixels, NULL where the picture ends before; bias may be NULL.
-     */
-    void (*output)(void *const y[WINOGRAD_PIXELS], const float *m, size_t m_stride,
-                   const float *v_scale, size_t v_stride, const float *u_scale, size_t u_stride,
-                   size_t oc, const float *bias, bool accumulate);
+    void (*output)(void *const y[WINOGRAD_PIXELS], const struct winograd_sums *sums, size_t columns,
+                   const float *bias, bool accumulate);
 };
 
 /* For CPUs with AVX-512, and VNNI for fixed-point; NULL where these were not compiled. */

@@ -67,13 +67,16 @@ static float *random_weights(struct fixture *f, const struct shape *s)
     return fixture_values(f, s->oc * s->ic * 9, 0.3f, 0);
 }
 
-/* Pictures that end within a tile, blocks of 1 to 4 vectors of outputs, one segment and several. */
+/* Pictures that end within a tile, groups of 1 to 4 vectors of outputs, one segment and several. */
 static void shapes_body(struct fixture *f)
 {
     static const struct shape shapes[] = {
-        {1, 8, 8, 32, 32},    {2, 17, 23, 48, 80},  {1, 9, 11, 336, 96}, {3, 16, 16, 32, 48},
-        {1, 8, 9, 320, 64},   {1, 10, 7, 640, 112}, {1, 1, 64, 64, 64},  {1, 64, 1, 64, 64},
-        {5, 8, 8, 160, 1280}, {1, 61, 67, 32, 32},
+        {1, 8, 8, 32, 32},     {2, 17, 23, 48, 80},  {1, 9, 11, 336, 96},  {3, 16, 16, 32, 48},
+        {1, 8, 9, 320, 64},    {1, 10, 7, 640, 112}, {1, 1, 64, 64, 64},   {1, 64, 1, 64, 64},
+        {5, 8, 8, 160, 1280},  {1, 61, 67, 32, 32},  {2, 32, 32, 336, 32}, /* several blocks of
+                                                                              tiles and several
+                                                                              spans */
+        {1, 36, 36, 1280, 32},                                             /* several chunks */
     };
     for (size_t i = 0; i < COUNT_OF(shapes); i++)
         check(f, LIMIT_CONV2D, &shapes[i], random_in(f, &shapes[i]), random_weights(f, &shapes[i]),
@@ -119,6 +122,35 @@ static void sizes_body(struct fixture *f)
     for (int64_t i = 0; i < in_count(&s); i += s.ic)
         x[i + 5] = fixture_exact(f, x[i + 5] * 1000);
     check(f, LIMIT_CONV2D, &s, x, w, "a large channel");
+    for (int share = 0; share <= 1; share++) { /* a large channel that adds little, or nothing */
+        x = random_in(f, &s);
+        w = random_weights(f, &s);
+        for (int64_t i = 0; i < in_count(&s); i += s.ic)
+            x[i + 5] = fixture_exact(f, x[i + 5] * 10000);
+        for (int64_t i = 5 * 9; i < s.oc * s.ic * 9; i += s.ic * 9)
+            for (int64_t tap = 0; tap < 9; tap++)
+                w[i + tap] = fixture_exact(f, w[i + tap] * (float)share / 10000);
+        check(f, LIMIT_CONV2D, &s, x, w, "a large channel of small weights");
+    }
+}
+
+/* Values whose squares f32 cannot hold: their norms are only bounded then. */
+static void squares_body(struct fixture *f)
+{
+    static const struct shape s = {1, 12, 12, 64, 32};
+    static const float scales[] = {1e-25f, 1e-23f, 1e17f, 1e19f};
+    for (size_t i = 0; i < COUNT_OF(scales); i++) {
+        check(f, LIMIT_CONV2D_SUMS, &s, fixture_values(f, in_count(&s), scales[i], 0),
+              random_weights(f, &s), "squares");
+        check(f, LIMIT_CONV2D_SUMS, &s, random_in(f, &s),
+              fixture_values(f, s.oc * s.ic * 9, scales[i], 0), "squares of weights");
+    }
+}
+
+static void test_squares(void **state)
+{
+    (void)state;
+    fixture_each_dtype(squares_body);
 }
 
 static void test_sizes(void **state)
@@ -204,7 +236,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_shapes),     cmocka_unit_test(test_largest_sums),
         cmocka_unit_test(test_sizes),      cmocka_unit_test(test_zeros),
-        cmocka_unit_test(test_not_finite),
+        cmocka_unit_test(test_not_finite), cmocka_unit_test(test_squares),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -29,7 +29,7 @@
 #define SPAN     SEGMENT
 #define ONE_SPAN (2 * SEGMENT)
 /* Below these the transforms cost more than the products they save. */
-#define CHANNELS_MIN 32
+#define CHANNELS_MIN 64
 #define PIXELS_MIN   16
 /* The least of a layer's balance: so much of an outlier is left to a channel without weights. */
 #define BALANCE_MIN 0x1p-20f

@@ -15,6 +15,7 @@
 #define LIMITS_TABLE(X)                                                                            \
     X(LIMIT_LINEAR, 1e-11, 1e-5, 5e-6, 5e-3)                                                       \
     X(LIMIT_CONV2D, 1e-11, 1e-5, 5e-6, 5e-3)                                                       \
+    X(LIMIT_WINOGRAD, 2e-11, 2e-5, 5e-6, 5e-3)                                                     \
     X(LIMIT_CONV2D_SUMS, 1e-8, 1e-4, 2e-5, 1e-2)                                                   \
     X(LIMIT_GROUP_NORM, 1e-11, 1e-5, 5e-6, 5e-3)                                                   \
     X(LIMIT_LAYER_NORM, 1e-11, 1e-5, 5e-6, 5e-3)                                                   \

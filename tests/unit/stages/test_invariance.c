@@ -299,7 +299,7 @@ struct little_net {
     struct linear qkv;
     struct group_norm norm;
 };
-enum { NET_C = 48, NET_H = 10, NET_HEADS = 3 };
+enum { NET_C = 64, NET_H = 10, NET_HEADS = 4 };
 
 static void net_load(struct fixture *f, struct little_net *net)
 {

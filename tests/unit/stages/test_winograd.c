@@ -71,16 +71,16 @@ static float *random_weights(struct fixture *f, const struct shape *s)
 static void shapes_body(struct fixture *f)
 {
     static const struct shape shapes[] = {
-        {1, 8, 8, 32, 32},     {2, 17, 23, 48, 80},  {1, 9, 11, 336, 96},  {3, 16, 16, 32, 48},
+        {1, 8, 8, 64, 64},     {2, 17, 23, 80, 80},  {1, 9, 11, 336, 96},  {3, 16, 16, 64, 112},
         {1, 8, 9, 320, 64},    {1, 10, 7, 640, 112}, {1, 1, 64, 64, 64},   {1, 64, 1, 64, 64},
-        {5, 8, 8, 160, 1280},  {1, 61, 67, 32, 32},  {2, 32, 32, 336, 32}, /* several blocks of
+        {5, 8, 8, 160, 1280},  {1, 61, 67, 64, 64},  {2, 32, 32, 336, 64}, /* several blocks of
                                                                               tiles and several
                                                                               spans */
-        {1, 36, 36, 1280, 32},                                             /* several chunks */
+        {1, 36, 36, 1280, 64},                                             /* several chunks */
     };
     for (size_t i = 0; i < COUNT_OF(shapes); i++)
-        check(f, LIMIT_CONV2D, &shapes[i], random_in(f, &shapes[i]), random_weights(f, &shapes[i]),
-              "shape");
+        check(f, LIMIT_WINOGRAD, &shapes[i], random_in(f, &shapes[i]),
+              random_weights(f, &shapes[i]), "shape");
 }
 
 static void test_shapes(void **state)
@@ -93,7 +93,7 @@ static void test_shapes(void **state)
 static void largest_sums_body(struct fixture *f)
 {
     static const struct shape shapes[] = {
-        {1, 12, 12, 32, 32}, {1, 12, 12, 320, 32}, {1, 12, 12, 960, 32}};
+        {1, 12, 12, 64, 64}, {1, 12, 12, 320, 64}, {1, 12, 12, 960, 64}};
     for (size_t i = 0; i < COUNT_OF(shapes); i++)
         for (int sign = -1; sign <= 1; sign += 2)
             check(f, LIMIT_CONV2D_SUMS, &shapes[i], fixture_values(f, in_count(&shapes[i]), 0, 3),
@@ -110,18 +110,18 @@ static void test_largest_sums(void **state)
 /* Very small and very large values, and one channel that outweighs the others. */
 static void sizes_body(struct fixture *f)
 {
-    static const struct shape s = {1, 12, 12, 64, 32};
+    static const struct shape s = {1, 12, 12, 64, 64};
     static const float scales[] = {1e-15f, 1e-6f, 1e6f, 1e15f};
     for (size_t i = 0; i < COUNT_OF(scales); i++)
-        check(f, LIMIT_CONV2D, &s, fixture_values(f, in_count(&s), scales[i], 0),
+        check(f, LIMIT_WINOGRAD, &s, fixture_values(f, in_count(&s), scales[i], 0),
               random_weights(f, &s), "size");
     for (size_t i = 0; i < COUNT_OF(scales); i++)
-        check(f, LIMIT_CONV2D, &s, random_in(f, &s),
+        check(f, LIMIT_WINOGRAD, &s, random_in(f, &s),
               fixture_values(f, s.oc * s.ic * 9, scales[i], 0), "size of weights");
     float *x = random_in(f, &s), *w = random_weights(f, &s);
     for (int64_t i = 0; i < in_count(&s); i += s.ic)
         x[i + 5] = fixture_exact(f, x[i + 5] * 1000);
-    check(f, LIMIT_CONV2D, &s, x, w, "a large channel");
+    check(f, LIMIT_WINOGRAD, &s, x, w, "a large channel");
     for (int share = 0; share <= 1; share++) { /* a large channel that adds little, or nothing */
         x = random_in(f, &s);
         w = random_weights(f, &s);
@@ -130,14 +130,14 @@ static void sizes_body(struct fixture *f)
         for (int64_t i = 5 * 9; i < s.oc * s.ic * 9; i += s.ic * 9)
             for (int64_t tap = 0; tap < 9; tap++)
                 w[i + tap] = fixture_exact(f, w[i + tap] * (float)share / 10000);
-        check(f, LIMIT_CONV2D, &s, x, w, "a large channel of small weights");
+        check(f, LIMIT_WINOGRAD, &s, x, w, "a large channel of small weights");
     }
 }
 
 /* Values whose squares f32 cannot hold: their norms are only bounded then. */
 static void squares_body(struct fixture *f)
 {
-    static const struct shape s = {1, 12, 12, 64, 32};
+    static const struct shape s = {1, 12, 12, 64, 64};
     static const float scales[] = {1e-25f, 1e-23f, 1e17f, 1e19f};
     for (size_t i = 0; i < COUNT_OF(scales); i++) {
         check(f, LIMIT_CONV2D_SUMS, &s, fixture_values(f, in_count(&s), scales[i], 0),
@@ -174,7 +174,7 @@ static float *results(struct fixture *f, const struct shape *s, const float *x, 
 /* Zeros give zeros: of the picture, of the weights, of both. */
 static void zeros_body(struct fixture *f)
 {
-    static const struct shape s = {1, 12, 12, 64, 32};
+    static const struct shape s = {1, 12, 12, 64, 64};
     for (int i = 0; i < 3; i++) {
         float *x = fixture_values(f, in_count(&s), i == 1, 0);
         float *w = fixture_values(f, s.oc * s.ic * 9, i == 0, 0);
@@ -196,7 +196,7 @@ static void test_zeros(void **state)
 /* What is not finite stays so where it counts, and leaves what is far from it alone. */
 static void not_finite_body(struct fixture *f)
 {
-    static const struct shape s = {1, 16, 16, 64, 32};
+    static const struct shape s = {1, 16, 16, 64, 64};
     static const float values[] = {NAN, INFINITY, -INFINITY};
     for (size_t i = 0; i < COUNT_OF(values); i++) {
         float *x = random_in(f, &s), *w = random_weights(f, &s);

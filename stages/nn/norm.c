@@ -7,7 +7,8 @@
  *
  * A thread takes a slice of a sample's channels, some whole groups, through statistics and
  * normalisation, so that it waits for no other and finds the slice in its cache. Where slices are
- * too few for the threads they share the parts of the planes instead, with the same sums.
+ * too few for the threads, or too large for the cache, they share the parts of the planes instead,
+ * with the same sums.
  */
 #include <math.h>
 #include <stdio.h>
@@ -22,9 +23,10 @@
 #include "stages/nn/profile.h"
 
 #define NAME_MAX_BYTES    512
-#define STATISTICS_PARTS  32 /* of a plane, at most */
-#define STATISTICS_PIXELS 64 /* in a part, at least */
-#define SLICE_CHANNELS    32 /* a slice is a multiple: whole lines of the cache */
+#define STATISTICS_PARTS  32                 /* of a plane, at most */
+#define STATISTICS_PIXELS 64                 /* in a part, at least */
+#define SLICE_CHANNELS    32                 /* a slice is a multiple: whole lines of the cache */
+#define SLICE_BYTES       ((int64_t)1 << 20) /* what a core's cache holds */
 
 static int load_affine(float **gamma, float **beta, struct weights *weights, const char *name,
                        int64_t channels, struct err *err)
@@ -200,7 +202,8 @@ static void group_norm_run(struct nn *nn, const struct group_work *work)
                        work->x.dtype, (size_t)work->c);
     int threads = threads_for_elements(nn, work->n * work->pixels * work->c);
     int64_t slices = work->n * (work->c / work->slice);
-    if (slices % threads != 0 && slices < 4 * threads) {
+    int64_t slice_bytes = work->pixels * work->slice * (int64_t)dtype_size(work->x.dtype);
+    if (slice_bytes > SLICE_BYTES || (slices % threads != 0 && slices < 4 * threads)) {
         norm_together(work, threads);
         return;
     }

@@ -97,10 +97,10 @@ bool nn_failed(const struct nn *nn);
 int nn_finish(struct nn *nn, struct err *err);
 
 /*
- * First thing in main(): has OpenMP's threads sleep while they wait, unless the user chose
+ * First thing in main(): has OpenMP's threads sleep soon while they wait, unless the user chose
  * otherwise (OMP_WAIT_POLICY, GOMP_SPINCOUNT). By default they spin, which costs the processes
  * beside them whole time slices: ten times the time of a picture where five workers share two
- * cores. Starts the program anew with that variable set; goes on as it is where that is not
+ * cores. Starts the program anew with both variables set; goes on as it is where that is not
  * possible.
  */
 void nn_wait_passively(char **argv);

@@ -6,7 +6,7 @@ usage: webhook_receiver.py FOLDER SECRET
 FOLDER/port has its port, once it listens; each request becomes a line of FOLDER/requests, written before
 it is answered: path, id, at (seconds), valid (by SECRET, one `whsec_`), signatures (how many), body. Paths:
 /ok 200; /flaky 503, then 503 with Retry-After, then 200; /gone 410; /never 500; /moved 302 to /ok; /page 200 with
-a long page; /slow waits for the file FOLDER/open, then 200; /shut 503 until that file is there, then 200.
+a long page; /slow waits for the file FOLDER/slow-open, then 200; /shut 503 until FOLDER/shut-open is there, then 200.
 What follows a further / in the path tells the requests of one run from those of another.
 """
 
@@ -57,7 +57,7 @@ class Handler(BaseHTTPRequestHandler):
         self.answer(self.path.split("/")[1], count)
 
     def answer(self, kind, count):
-        is_open = (FOLDER / "open").exists
+        is_open = (FOLDER / f"{kind}-open").exists
         if kind == "slow":
             while not is_open():
                 time.sleep(0.05)

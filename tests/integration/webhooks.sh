@@ -68,9 +68,8 @@ await_requests ok 1
 delivered ok picture 1
 expect "state in the body" "$(requests ok | jq -r '.body | fromjson | .state')" succeeded
 expect "requests under way to one host" "$(requests slow | wc -l)" 2
-touch "$WORK/open"
+touch "$WORK/slow-open"
 await_requests slow 3
-rm "$WORK/open"
 
 # tried again: not before the time that the receiver asks for
 ask flaky "$there/flaky/$RUN"
@@ -107,7 +106,7 @@ await_requests shut 1
 kill_now webhooks-0
 ask late "$there/ok/$RUN"
 within 60 has_result "$RUN-late" || fail "no result of late"
-touch "$WORK/open"
+touch "$WORK/shut-open"
 before=$(requests shut | wc -l)
 cluster start webhooks-0
 await_requests shut $((before + 1))

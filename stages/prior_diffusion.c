@@ -137,13 +137,15 @@ static struct tensor run_network(const struct pass_rows *rows)
     bool keeps = rows->pass->latents[0]->deep != NULL;
     struct prior_input input = step_input(rows);
     void **kept = xmalloc((size_t)rows->rows * sizeof *kept);
-    char *spare = keeps ? NULL : xmalloc((size_t)rows->rows * bytes);
+    struct tensor spare = {0};
+    if (!keeps)
+        spare = NN_NEW(diffusion->nn, nn_dtype(diffusion->nn), rows->rows,
+                       (int64_t)(bytes / dtype_size(nn_dtype(diffusion->nn))));
     for (int64_t row = 0; row < rows->rows; row++)
-        kept[row] = kept_of_row(rows, row, spare, bytes);
+        kept[row] = kept_of_row(rows, row, spare.data, bytes);
     if (rows->pass->i == 0 || !keeps)
         read_text(rows, &input, kept);
     struct tensor out = prior_transformer_step(diffusion->nn, &diffusion->prior, &input, kept);
-    free(spare);
     free(kept);
     return out;
 }

@@ -218,38 +218,17 @@ static void fill_mask(struct tensor mask, const struct ar_prior_config *config,
             }
 }
 
-/* Adds the positions' own rows to x [n, l, width], which begins at position `at`. Takes x. */
-static struct tensor add_position(struct nn *nn, const struct ar_prior *prior, struct tensor x,
-                                  int64_t at)
-{
-    if (tensor_empty(x))
-        return x;
-    int64_t n = x.dim[0], l = x.dim[1];
-    int32_t *ids = xmalloc((size_t)(n * l) * sizeof *ids);
-    for (int64_t i = 0; i < n * l; i++)
-        ids[i] = (int32_t)(at + i % l);
-    struct tensor position = nn_embed(nn, &prior->position, ids, n, l);
-    free(ids);
-    nn_advance(nn, &x, nn_add(nn, x, position));
-    nn_drop(nn, &position);
-    return x;
-}
-
 /* The layers over x [n, l, width] and the last position's logits: [n, buckets]. Takes x. */
 static struct tensor extend(struct nn *nn, struct ar_prior *prior,
                             struct ar_prior_sequence *sequence, struct tensor x, struct tensor mask)
 {
-    int64_t n = sequence->n, l = tensor_empty(x) ? 0 : x.dim[1];
+    int64_t l = tensor_empty(x) ? 0 : x.dim[1];
     for (int64_t i = 0; i < prior->config.num_layers; i++)
         nn_advance(nn, &x,
                    transformer_block_extend(nn, &prior->layers[i], x, sequence->seen[i],
                                             sequence->at, mask));
     sequence->at += l;
-    int64_t *last = xmalloc((size_t)n * sizeof *last);
-    for (int64_t i = 0; i < n; i++)
-        last[i] = l - 1;
-    nn_advance(nn, &x, nn_pick_rows(nn, x, last));
-    free(last);
+    nn_advance(nn, &x, nn_pick_last(nn, x));
     nn_advance(nn, &x, nn_layer_norm(nn, &prior->norm, x));
     nn_advance(nn, &x, nn_linear(nn, &prior->head, x, (struct linear_fuse){0}));
     return x;
@@ -266,7 +245,7 @@ static struct tensor prefix_rows(struct nn *nn, struct ar_prior *prior,
         return (struct tensor){0};
     h = nn_concat_rows(nn, h, TENSOR_RESHAPE(embed, n, 1, prior->config.width));
     h = nn_concat_rows(nn, h, nn_embed(nn, &prior->dot_in, input->dot, n, 1));
-    return add_position(nn, prior, h, 0);
+    return nn_add_positions(nn, &prior->position, h, 0);
 }
 
 struct tensor ar_prior_begin(struct nn *nn, struct ar_prior *prior,
@@ -295,7 +274,7 @@ struct tensor ar_prior_next(struct nn *nn, struct ar_prior *prior,
         mask[i * s + sequence->at] = 0;
     size_t scope = nn_enter(nn);
     struct tensor h = nn_embed(nn, &prior->bucket_in, codes, n, 1);
-    h = add_position(nn, prior, h, sequence->at);
+    h = nn_add_positions(nn, &prior->position, h, sequence->at);
     return nn_leave(nn, scope, extend(nn, prior, sequence, h, sequence->mask));
 }
 

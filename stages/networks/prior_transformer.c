@@ -233,30 +233,10 @@ static struct tensor step_tokens(struct nn *nn, struct prior_transformer *prior,
     return nn_leave(nn, scope, h);
 }
 
-/* Adds their positions to tokens, which begin at position `at`. Takes h. */
-static struct tensor add_positions(struct nn *nn, const struct prior_transformer *prior,
-                                   struct tensor h, int64_t at)
-{
-    if (tensor_empty(h))
-        return h;
-    struct embedding rest = prior->positional_embedding;
-    rest.rows -= at;
-    rest.data = (char *)rest.data + (size_t)(at * rest.channels) * dtype_size(rest.dtype);
-    nn_advance(nn, &h, nn_add(nn, h, nn_repeat(nn, &rest, h.dim[0], h.dim[1])));
-    return h;
-}
-
 /* The prediction from the last of the states. Takes h. */
 static struct tensor predict(struct nn *nn, struct prior_transformer *prior, struct tensor h)
 {
-    if (tensor_empty(h))
-        return h;
-    int64_t n = h.dim[0];
-    int64_t *last = xmalloc((size_t)n * sizeof *last);
-    for (int64_t i = 0; i < n; i++)
-        last[i] = h.dim[1] - 1;
-    nn_advance(nn, &h, nn_pick_rows(nn, h, last)); /* [n, inner] */
-    free(last);
+    nn_advance(nn, &h, nn_pick_last(nn, h)); /* [n, inner] */
     nn_advance(nn, &h, nn_layer_norm(nn, &prior->norm_out, h));
     nn_advance(nn, &h, nn_linear(nn, &prior->proj_to_clip_embeddings, h, (struct linear_fuse){0}));
     return h;
@@ -270,7 +250,7 @@ struct tensor prior_transformer_forward(struct nn *nn, struct prior_transformer 
     struct tensor mask = attention_mask(nn, input->text_bias, n, 0, s, s);
     struct tensor h = text_tokens(nn, prior, input);
     nn_advance(nn, &h, nn_concat_rows(nn, h, step_tokens(nn, prior, input)));
-    h = add_positions(nn, prior, h, 0);
+    h = nn_add_positions(nn, &prior->positional_embedding, h, 0);
     h = transformer_forward(nn, prior->transformer_blocks, (int)prior->config.num_layers, h, mask);
     return nn_leave(nn, scope, predict(nn, prior, h));
 }
@@ -323,7 +303,8 @@ void prior_transformer_read_text(struct nn *nn, struct prior_transformer *prior,
     int64_t n = input->text_states.dim[0], l = text_positions(prior);
     int64_t inner = prior->config.num_attention_heads * prior->config.attention_head_dim;
     struct tensor mask = causal_mask(nn, input->text_bias, n, 0, l);
-    struct tensor h = add_positions(nn, prior, text_tokens(nn, prior, input), 0);
+    struct tensor h =
+        nn_add_positions(nn, &prior->positional_embedding, text_tokens(nn, prior, input), 0);
     struct tensor seen = NN_NEW(nn, nn_dtype(nn), n, l, 2 * inner);
     for (int64_t i = 0; i < prior->config.num_layers && !nn_failed(nn); i++) {
         nn_advance(nn, &h,
@@ -341,7 +322,8 @@ struct tensor prior_transformer_step(struct nn *nn, struct prior_transformer *pr
     int64_t at = text_positions(prior);
     int64_t inner = prior->config.num_attention_heads * prior->config.attention_head_dim;
     struct tensor mask = causal_mask(nn, input->text_bias, n, at, s);
-    struct tensor h = add_positions(nn, prior, step_tokens(nn, prior, input), at);
+    struct tensor h =
+        nn_add_positions(nn, &prior->positional_embedding, step_tokens(nn, prior, input), at);
     struct tensor seen = NN_NEW(nn, nn_dtype(nn), n, s, 2 * inner);
     for (int64_t i = 0; i < prior->config.num_layers && !nn_failed(nn); i++) {
         move_kept(nn, prior, i, kept, seen, false);

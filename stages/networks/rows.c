@@ -5,6 +5,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/memory.h"
+#include "stages/nn/layers.h"
+
 static void store(void *dst, enum dtype dtype, const float *values, size_t count)
 {
     if (dtype == DTYPE_F32)
@@ -85,6 +88,35 @@ struct tensor nn_pick_rows(struct nn *nn, struct tensor x, const int64_t *index)
                (char *)x.data + (size_t)(i * l + index[i]) * bytes, bytes);
     }
     return out;
+}
+
+struct tensor nn_pick_last(struct nn *nn, struct tensor x)
+{
+    if (tensor_empty(x))
+        return x;
+    int64_t n = x.dim[0];
+    int64_t *last = xmalloc((size_t)n * sizeof *last);
+    for (int64_t i = 0; i < n; i++)
+        last[i] = x.dim[1] - 1;
+    struct tensor out = nn_pick_rows(nn, x, last);
+    free(last);
+    return out;
+}
+
+struct tensor nn_add_positions(struct nn *nn, const struct embedding *embedding, struct tensor x,
+                               int64_t at)
+{
+    if (tensor_empty(x))
+        return x;
+    int64_t n = x.dim[0], l = x.dim[1];
+    BUG_ON(at < 0 || at + l > embedding->rows);
+    struct embedding rest = *embedding;
+    rest.rows -= at;
+    rest.data = (char *)rest.data + (size_t)(at * rest.channels) * dtype_size(rest.dtype);
+    struct tensor positions = nn_repeat(nn, &rest, n, l);
+    nn_advance(nn, &x, nn_add(nn, x, positions));
+    nn_drop(nn, &positions);
+    return x;
 }
 
 void tensor_put(struct tensor tensor, int64_t at, const float *values, int64_t count)

@@ -31,6 +31,11 @@ struct tensor nn_embed(struct nn *nn, const struct embedding *embedding, const i
 struct tensor nn_repeat(struct nn *nn, const struct embedding *embedding, int64_t n, int64_t l);
 /* x [n, l, c] and index [n] → [n, c]: row index[i] of sample i. */
 struct tensor nn_pick_rows(struct nn *nn, struct tensor x, const int64_t *index);
+/* x [n, l, c] → [n, c]: the last row of each sample. */
+struct tensor nn_pick_last(struct nn *nn, struct tensor x);
+/* Adds rows at, at + 1, … of the embedding to those of each sample of x [n, l, c]. Takes x. */
+struct tensor nn_add_positions(struct nn *nn, const struct embedding *embedding, struct tensor x,
+                               int64_t at);
 
 /* Writes count values from element `at` of a tensor of the compute dtype, and reads them. */
 void tensor_put(struct tensor tensor, int64_t at, const float *values, int64_t count);

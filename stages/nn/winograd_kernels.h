@@ -19,17 +19,18 @@
 #define WINOGRAD_PIXELS    (WINOGRAD_OUT * WINOGRAD_OUT)
 #define WINOGRAD_TAPS      9
 #define WINOGRAD_LANES     16
-#define WINOGRAD_COLUMNS   64 /* outputs of a block, at most */
+#define WINOGRAD_COLUMNS   64 /* outputs of a group, at most */
 #define WINOGRAD_ROWS      6  /* tiles that the products take at a time, at most */
 
-/* Of the fixed-point numbers of a layer; f32 has factors of its own instead. */
+/* Of the fixed-point numbers of a layer. For f32 the scale is G's factors, and the others are idle.
+ */
 struct winograd_scaling {
     float *balance; /* [ic]: pixels are multiplied by it, and weights divided */
     float *scale;   /* [WINOGRAD_POSITIONS, oc]: what U is to be multiplied by, */
     float *inverse; /* and what G g Gᵀ is multiplied by to become it */
 };
 
-/* M of a tile and a block of outputs: products that lack the scales of V and U. */
+/* M of a tile and a group of outputs: products that lack the scales of V and U. */
 struct winograd_sums {
     const float *m, *v_scale, *u_scale;  /* of position 0 */
     size_t m_stride, v_stride, u_stride; /* from one position to the next */

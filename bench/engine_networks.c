@@ -29,7 +29,7 @@ struct bench {
         struct prior_transformer prior;
         struct unet unet;
     } network;
-    void *kept;    /* what prior-step knows of the text, or NULL */
+    char *kept;    /* what prior-step and decoder-step know of the text, or NULL */
     float *output; /* [count] of the last pass */
     int rank;
     int64_t dim[4];
@@ -104,6 +104,18 @@ static struct tensor run_prior(struct bench *bench)
     return prior_transformer_forward(bench->nn, &bench->network.prior, &in);
 }
 
+/* What is kept of each of n texts, `bytes` each: [n], to be freed. *known: they have been read. */
+static void **kept_rows(struct bench *bench, int64_t n, size_t bytes, bool *known)
+{
+    *known = bench->kept != NULL;
+    if (!*known)
+        bench->kept = xmalloc((size_t)n * bytes);
+    void **rows = xmalloc((size_t)n * sizeof *rows);
+    for (int64_t i = 0; i < n; i++)
+        rows[i] = bench->kept + (size_t)i * bytes;
+    return rows;
+}
+
 /* A step of sampling after the first: the text has been read, once. */
 static struct tensor run_prior_step(struct bench *bench)
 {
@@ -113,14 +125,9 @@ static struct tensor run_prior_step(struct bench *bench)
                              .text_embed = input(bench, "text_embed"),
                              .text_states = input(bench, "text_states"),
                              .text_bias = mask_bias(bench)};
-    size_t bytes = prior_transformer_kept_bytes(bench->nn, prior);
-    int64_t n = in.latents.dim[0];
-    bool known = bench->kept != NULL;
-    if (!known)
-        bench->kept = xmalloc((size_t)n * bytes);
-    void **rows = xmalloc((size_t)n * sizeof *rows);
-    for (int64_t i = 0; i < n; i++)
-        rows[i] = (char *)bench->kept + (size_t)i * bytes;
+    bool known;
+    void **rows =
+        kept_rows(bench, in.latents.dim[0], prior_transformer_kept_bytes(bench->nn, prior), &known);
     if (!known)
         prior_transformer_read_text(bench->nn, prior, &in, rows);
     struct tensor out = prior_transformer_step(bench->nn, prior, &in, rows);
@@ -140,6 +147,25 @@ static struct tensor run_decoder(struct bench *bench)
                                        .class_embed = input(bench, "class_embed")};
     return unet_forward(bench->nn, &bench->network.unet, input(bench, "sample"), TIMESTEP,
                         &condition);
+}
+
+/* A step of sampling after the first: the context has been read, once. */
+static struct tensor run_decoder_step(struct bench *bench)
+{
+    struct unet *unet = &bench->network.unet;
+    const struct safetensors_entry *context = entry(bench, "context"); /* [n, l, c] */
+    int64_t n = context->dim[0], l = context->dim[1];
+    bool known;
+    void **rows = kept_rows(bench, n, unet_kept_bytes(bench->nn, unet, l), &known);
+    if (!known)
+        unet_read_context(bench->nn, unet, input(bench, "context"), rows);
+    struct unet_condition condition = {.context_bias = mask_bias(bench),
+                                       .class_embed = input(bench, "class_embed"),
+                                       .kept = rows,
+                                       .kept_length = l};
+    struct tensor out = unet_forward(bench->nn, unet, input(bench, "sample"), TIMESTEP, &condition);
+    free(rows);
+    return out;
 }
 
 static int load_upsampler(struct bench *bench, const char *folder, struct err *err)
@@ -163,6 +189,7 @@ static const struct network {
     {"prior", load_prior, run_prior},
     {"prior-step", load_prior, run_prior_step},
     {"decoder", load_decoder, run_decoder},
+    {"decoder-step", load_decoder, run_decoder_step},
     {"upsampler-1", load_upsampler, run_upsampler},
     {"upsampler-2", load_upsampler, run_upsampler},
 };

@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Stage decoder: CLIP image embedding and text states → a small picture. What does not depend on
- * the step (UnCLIPTextProjModel's output) is computed once for each item and kept in f32.
+ * the step is computed once for each item: UnCLIPTextProjModel's output, and what the U-Net's
+ * attentions read of it (unet.h). For more items than that may be kept of, they read it in each
+ * step.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -82,10 +84,11 @@ static int decoder_open(void **state, const char *model_path, struct nn *nn, str
     return rc;
 }
 
-/* What the U-Net is told of one item, for each row that is run. */
+/* What the U-Net is told of one item, for each of its rows that are run. */
 struct condition {
-    float *context; /* [ITEM_ROWS][E + L][C] */
-    float *time;    /* [ITEM_ROWS][T] */
+    char *kept;     /* [rows][kept_bytes]: what the U-Net has read of the context; or NULL */
+    float *context; /* [rows][E + L][C]: to be read in each step; else NULL */
+    float *time;    /* [rows][T] */
 };
 
 struct decoder_run {
@@ -93,29 +96,46 @@ struct decoder_run {
     const struct stage_settings *settings;
     bool guided;
     int64_t text_len;             /* L */
+    size_t kept_bytes;            /* of a row; 0: contexts are read in each step */
     struct condition *conditions; /* by the item's index in the batch */
     struct condition *inverse;    /* the same for an inversion; without buffers: conditions */
     float *row;                   /* [S · S · out_channels]: one row of the U-Net's output */
-    float *uncond;                /* [S · S · 3] */
+    float *uncond;                /* [values] */
+    size_t values;                /* S · S · 3 */
 };
 
 /* ---- the conditions ---- */
 
+static int64_t context_tokens(const struct decoder_run *run)
+{
+    return run->stage->text_proj.config.clip_extra_context_tokens + run->text_len;
+}
+
 static int64_t context_size(const struct decoder_run *run)
 {
-    const struct text_proj_config *config = &run->stage->text_proj.config;
-    return (config->clip_extra_context_tokens + run->text_len) * config->cross_attention_dim;
+    return context_tokens(run) * run->stage->text_proj.config.cross_attention_dim;
+}
+
+/* Rows of an item: the prompt's, and with guidance the negative prompt's behind it. */
+static int64_t rows_of(const struct decoder_run *run, bool inverse)
+{
+    return run->guided && !inverse ? ITEM_ROWS : 1;
 }
 
 static bool condition_allocate(struct condition *condition, const struct decoder_run *run,
-                               struct item *item)
+                               int64_t rows, struct item *item)
 {
-    size_t context = ITEM_ROWS * (size_t)context_size(run);
-    size_t time = ITEM_ROWS * (size_t)run->stage->text_proj.config.time_embed_dim;
-    condition->context = malloc(context * sizeof(float));
-    condition->time = malloc(time * sizeof(float));
-    if (!condition->context || !condition->time)
-        err_set(&item->err, ERR_OUT_OF_MEMORY, "cannot hold a condition of %zu numbers", context);
+    size_t context = (size_t)(rows * context_size(run)) * sizeof(float);
+    size_t time = (size_t)(rows * run->stage->text_proj.config.time_embed_dim) * sizeof(float);
+    size_t kept = (size_t)rows * run->kept_bytes;
+    if (kept)
+        condition->kept = malloc(kept);
+    else
+        condition->context = malloc(context);
+    condition->time = malloc(time);
+    if (!condition->time || (!condition->kept && !condition->context))
+        err_set(&item->err, ERR_OUT_OF_MEMORY, "cannot hold a condition of %zu bytes",
+                (kept ? kept : context) + time);
     return item_live(item);
 }
 
@@ -136,13 +156,25 @@ static void put_proj_row(const struct decoder_run *run, const struct proj_input 
     tensor_put(input->text_states, row * lw, item->text_states + text_row * lw, lw);
 }
 
+/* Has the U-Net read the contexts [count · rows, E + L, C] of the items. */
+static void read_context(const struct decoder_run *run, struct condition *const *conditions,
+                         size_t count, int64_t rows, struct tensor context)
+{
+    void **kept = xmalloc(count * (size_t)rows * sizeof *kept);
+    for (size_t k = 0; k < count * (size_t)rows; k++)
+        kept[k] = conditions[k / (size_t)rows]->kept + k % (size_t)rows * run->kept_bytes;
+    unet_read_context(run->stage->nn, &run->stage->unet, context, kept);
+    free(kept);
+}
+
 static int project(struct decoder_run *run, struct item *const *items,
                    struct condition *const *conditions, size_t count, bool inverse, struct err *err)
 {
     struct nn *nn = run->stage->nn;
     const struct text_proj_config *config = &run->stage->text_proj.config;
-    int64_t rows = (int64_t)count * ITEM_ROWS, d = config->clip_embeddings_dim;
-    int64_t context = ITEM_ROWS * context_size(run), time = ITEM_ROWS * config->time_embed_dim;
+    int64_t each = rows_of(run, inverse), rows = (int64_t)count * each;
+    int64_t d = config->clip_embeddings_dim;
+    int64_t context = each * context_size(run), time = each * config->time_embed_dim;
     size_t scope = nn_enter(nn);
     struct proj_input input = {
         .image_embed = NN_NEW(nn, nn_dtype(nn), rows, d),
@@ -150,11 +182,14 @@ static int project(struct decoder_run *run, struct item *const *items,
         .text_states = NN_NEW(nn, nn_dtype(nn), rows, run->text_len, d),
     };
     for (int64_t row = 0; row < rows; row++)
-        put_proj_row(run, &input, row, items[row / ITEM_ROWS], inverse, (int)(row % ITEM_ROWS));
+        put_proj_row(run, &input, row, items[row / each], inverse, (int)(row % each));
     struct text_proj_output out = text_proj_forward(nn, &run->stage->text_proj, input.image_embed,
                                                     input.text_embed, input.text_states);
+    if (run->kept_bytes)
+        read_context(run, conditions, count, each, out.context);
     for (int64_t i = 0; i < (int64_t)count; i++) {
-        tensor_get(out.context, i * context, conditions[i]->context, context);
+        if (!run->kept_bytes)
+            tensor_get(out.context, i * context, conditions[i]->context, context);
         tensor_get(out.time, i * time, conditions[i]->time, time);
     }
     nn_leave_all(nn, scope);
@@ -173,7 +208,7 @@ static int project_all(struct decoder_run *run, struct item *const *items, size_
         for (; next < count && n < ITEMS_A_PASS; next++) {
             struct condition *condition = &(inverse ? run->inverse : run->conditions)[next];
             if (!item_live(items[next]) || (inverse && !items[next]->invert_embed) ||
-                !condition_allocate(condition, run, items[next]))
+                !condition_allocate(condition, run, rows_of(run, inverse), items[next]))
                 continue;
             pass[n] = items[next];
             conditions[n++] = condition;
@@ -188,10 +223,35 @@ static const struct condition *condition_of(const struct decoder_run *run,
                                             const struct latent *latent, bool inverting)
 {
     const struct condition *inverse = &run->inverse[latent->index];
-    return inverting && inverse->context ? inverse : &run->conditions[latent->index];
+    return inverting && inverse->time ? inverse : &run->conditions[latent->index];
 }
 
 /* ---- the steps ---- */
+
+/* What the U-Net is given in one pass. */
+struct unet_input {
+    struct tensor sample; /* [rows, S, S, 3] */
+    struct unet_condition condition;
+    void **kept; /* [rows], owned: the condition's; or NULL */
+};
+
+static struct unet_input input_new(const struct decoder_run *run, int64_t rows)
+{
+    struct nn *nn = run->stage->nn;
+    const struct unet_config *unet = &run->stage->unet.config;
+    int64_t s = unet->sample_size, l = context_tokens(run);
+    struct unet_input input = {
+        .sample = NN_NEW(nn, nn_dtype(nn), rows, s, s, CHANNELS),
+        .condition = {.context_bias = NN_NEW(nn, DTYPE_F32, rows, l),
+                      .class_embed = NN_NEW(nn, nn_dtype(nn), rows, unet->time_embed_dim),
+                      .kept_length = l},
+    };
+    if (run->kept_bytes)
+        input.condition.kept = input.kept = xcalloc((size_t)rows, sizeof *input.kept);
+    else
+        input.condition.context = NN_NEW(nn, nn_dtype(nn), rows, l, unet->cross_attention_dim);
+    return input;
+}
 
 /* 0 for the extra tokens and the text's, NETWORKS_MASKED for its padding: [E + L]. */
 static void put_bias(float *bias, const struct item *item, int text_row, int64_t extra)
@@ -203,19 +263,22 @@ static void put_bias(float *bias, const struct item *item, int text_row, int64_t
         bias[extra + i] = mask[i] ? 0 : NETWORKS_MASKED;
 }
 
-static void put_row(const struct decoder_run *run, struct tensor sample,
-                    const struct unet_condition *input, int64_t row, const struct latent *latent,
-                    bool inverting, int text_row)
+static void put_row(const struct decoder_run *run, const struct unet_input *input, int64_t row,
+                    const struct latent *latent, bool inverting, int text_row)
 {
     const struct text_proj_config *config = &run->stage->text_proj.config;
-    const struct condition *condition = condition_of(run, latent, inverting);
-    int64_t values = tensor_count(sample) / sample.dim[0], context = context_size(run);
-    int64_t time = config->time_embed_dim, extra = config->clip_extra_context_tokens;
-    tensor_put(sample, row * values, latent->x, values);
-    tensor_put(input->context, row * context, condition->context + text_row * context, context);
-    tensor_put(input->class_embed, row * time, condition->time + text_row * time, time);
-    put_bias((float *)input->context_bias.data + row * (extra + run->text_len), latent->item,
-             text_row, extra);
+    const struct condition *known = condition_of(run, latent, inverting);
+    const struct unet_condition *told = &input->condition;
+    int64_t values = tensor_count(input->sample) / input->sample.dim[0];
+    int64_t context = context_size(run), time = config->time_embed_dim;
+    tensor_put(input->sample, row * values, latent->x, values);
+    if (input->kept)
+        input->kept[row] = known->kept + (size_t)text_row * run->kept_bytes;
+    else
+        tensor_put(told->context, row * context, known->context + text_row * context, context);
+    tensor_put(told->class_embed, row * time, known->time + text_row * time, time);
+    put_bias((float *)told->context_bias.data + row * context_tokens(run), latent->item, text_row,
+             config->clip_extra_context_tokens);
 }
 
 /* Row `row` of the U-Net's output [rows, S, S, out_channels] → output, and variance if not NULL. */
@@ -240,18 +303,11 @@ static int predict(void *context, const struct denoise_pass *pass, struct err *e
     struct latent *const *latents = pass->latents;
     bool guided = run->guided && !pass->inverting;
     struct nn *nn = run->stage->nn;
-    const struct unet_config *unet = &run->stage->unet.config;
-    int64_t n = (int64_t)pass->count, rows = guided ? 2 * n : n, s = unet->sample_size;
-    int64_t l = run->stage->text_proj.config.clip_extra_context_tokens + run->text_len;
+    int64_t n = (int64_t)pass->count, rows = guided ? 2 * n : n;
     size_t scope = nn_enter(nn);
-    struct tensor sample = NN_NEW(nn, nn_dtype(nn), rows, s, s, CHANNELS);
-    struct unet_condition condition = {
-        .context = NN_NEW(nn, nn_dtype(nn), rows, l, unet->cross_attention_dim),
-        .context_bias = NN_NEW(nn, DTYPE_F32, rows, l),
-        .class_embed = NN_NEW(nn, nn_dtype(nn), rows, unet->time_embed_dim),
-    };
+    struct unet_input input = input_new(run, rows);
     for (int64_t row = 0; row < rows && !nn_failed(nn); row++)
-        put_row(run, sample, &condition, row, latents[row % n], pass->inverting,
+        put_row(run, &input, row, latents[row % n], pass->inverting,
                 row < rows - n ? ITEM_ROW_NEGATIVE : ITEM_ROW_PROMPT);
     const struct unet_step step = {
         .nn = nn,
@@ -262,16 +318,16 @@ static int predict(void *context, const struct denoise_pass *pass, struct err *e
         .latents = latents,
         .count = pass->count,
     };
-    struct tensor out = unet_step_forward(&step, sample, &condition);
+    struct tensor out = unet_step_forward(&step, input.sample, &input.condition);
     for (int64_t k = 0; k < n; k++) {
         get_row(run, out, rows - n + k, latents[k]->output,
                 pass->inverting ? NULL : latents[k]->variance);
         if (!guided)
             continue;
         get_row(run, out, k, run->uncond, NULL);
-        denoise_guide(latents[k]->output, run->uncond, (size_t)(s * s * CHANNELS),
-                      (float)run->settings->guidance);
+        denoise_guide(latents[k]->output, run->uncond, run->values, (float)run->settings->guidance);
     }
+    free(input.kept);
     nn_leave_all(nn, scope);
     return nn_finish(nn, err);
 }
@@ -294,6 +350,7 @@ static void check_items(const struct decoder_stage *stage, struct item *const *i
 static void conditions_free(struct condition *conditions, size_t count)
 {
     for (size_t i = 0; i < count; i++) {
+        free(conditions[i].kept);
         free(conditions[i].context);
         free(conditions[i].time);
     }
@@ -306,6 +363,15 @@ struct group {
     size_t *places;
     size_t count;
 };
+
+/* What is read of the contexts is kept for all of the items, or for none. */
+static void choose_kept(struct decoder_run *run, size_t count)
+{
+    size_t bytes = unet_kept_bytes(run->stage->nn, &run->stage->unet, context_tokens(run));
+    bool inverts = run->settings->start == START_INVERSION;
+    int64_t rows = rows_of(run, false) + (inverts ? rows_of(run, true) : 0);
+    run->kept_bytes = denoise_keeps(run->settings, count, (size_t)rows * bytes) ? bytes : 0;
+}
 
 static int run_group(struct decoder_stage *stage, const struct group *group,
                      const struct stage_settings *settings, const struct stage_watch *watch,
@@ -323,8 +389,10 @@ static int run_group(struct decoder_stage *stage, const struct group *group,
         .conditions = xcalloc(count, sizeof *run.conditions),
         .inverse = xcalloc(count, sizeof *run.inverse),
         .row = malloc(pixels * (size_t)unet->out_channels * sizeof(float)),
-        .uncond = malloc(pixels * CHANNELS * sizeof(float)),
+        .values = pixels * CHANNELS,
     };
+    run.uncond = malloc(run.values * sizeof(float));
+    choose_kept(&run, count);
     struct denoiser denoiser = {
         .scheduler = &stage->scheduler,
         .settings = settings,

@@ -446,6 +446,12 @@ bool denoise_guided(const struct stage_settings *settings)
     return settings->guidance > 1;
 }
 
+bool denoise_keeps(const struct stage_settings *settings, size_t count, size_t bytes)
+{
+    size_t most = settings->kept_bytes_max ? settings->kept_bytes_max : DENOISE_KEPT_BYTES_MAX;
+    return bytes > 0 && count <= most / bytes;
+}
+
 size_t denoise_latents_a_pass(size_t pixels, bool guided)
 {
     size_t n = DENOISE_PIXELS_A_PASS / (pixels * (guided ? 2 : 1));

@@ -86,6 +86,13 @@ void denoise_guide(float *cond, const float *uncond, size_t count, float scale);
 /* Whether the unconditional half is needed. */
 bool denoise_guided(const struct stage_settings *settings);
 
+/*
+ * Whether the `bytes` that a stage would read of the texts once for all steps may be kept for each
+ * of `count` latents; else they are read again in each step, with the same result.
+ */
+#define DENOISE_KEPT_BYTES_MAX ((size_t)1 << 30)
+bool denoise_keeps(const struct stage_settings *settings, size_t count, size_t bytes);
+
 /* Pixels of one forward pass that a U-Net's working memory is meant for. */
 #define DENOISE_PIXELS_A_PASS (512u * 512u)
 size_t denoise_latents_a_pass(size_t pixels, bool guided);

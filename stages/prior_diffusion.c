@@ -13,8 +13,6 @@
 #include "stages/stage_ops.h"
 
 #define LATENTS_A_PASS 32 /* bounds the memory of one forward pass */
-/* What may be kept of the texts; for more latents than fit they are read in each step. */
-#define KEPT_BYTES_MAX ((size_t)1 << 30)
 
 void prior_diffusion_release(struct prior_diffusion *diffusion)
 {
@@ -203,7 +201,7 @@ int prior_diffusion_run(struct prior_diffusion *diffusion, struct prior_draw *dr
     struct denoiser denoiser = {
         .scheduler = &diffusion->scheduler,
         .settings = settings,
-        .deep_bytes = count <= KEPT_BYTES_MAX / kept_bytes ? kept_bytes : 0,
+        .deep_bytes = denoise_keeps(settings, count, kept_bytes) ? kept_bytes : 0,
         .pixels = (size_t)config->embedding_dim,
         .channels = 1,
         .latents_a_pass = LATENTS_A_PASS,

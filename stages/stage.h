@@ -115,6 +115,8 @@ struct stage_settings {
     enum start start;      /* these three are the decoder's and the upsamplers' */
     double strength;
     int resample;
+    size_t kept_bytes_max; /* of what is read of the texts once for all steps, where it fits; 0: the
+                              default, which no hop changes (denoise_keeps()) */
 };
 struct stage_settings stage_settings_of(const struct hop *hop);
 

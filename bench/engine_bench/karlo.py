@@ -55,6 +55,7 @@ NETWORKS = {
     "prior-step": (PriorTransformer, "prior", PRIOR),
     "text-proj": (UnCLIPTextProjModel, "text_proj", TEXT_PROJ),
     "decoder": (UNet2DConditionModel, "decoder", DECODER),
+    "decoder-step": (UNet2DConditionModel, "decoder", DECODER),
     "upsampler-1": (UNet2DModel, "super_res_first", SUPER_RES),
     "upsampler-1-last": (UNet2DModel, "super_res_last", SUPER_RES | {"sample_size": None}),
     "upsampler-2": (UNet2DModel, "super_res_1024_first", SUPER_RES_1024),
@@ -177,7 +178,7 @@ def inputs(network: str, batch: int) -> dict[str, torch.Tensor]:
                 "text_states": normal(TOKENS, DIM),
                 "mask": mask(TOKENS),
             }
-        case "decoder":
+        case "decoder" | "decoder-step":
             own = torch.ones(batch, CONTEXT_TOKENS - TOKENS)
             return {
                 "sample": normal(3, 64, 64),
@@ -207,7 +208,7 @@ def call(network: str, module: torch.nn.Module, given: dict[str, torch.Tensor]) 
                 encoder_hidden_states=given["text_states"],
                 attention_mask=given["mask"] > 0,
             ).predicted_image_embedding
-        case "decoder":
+        case "decoder" | "decoder-step":
             return module(
                 given["sample"],
                 timestep=TIMESTEP,

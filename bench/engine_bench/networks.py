@@ -16,10 +16,19 @@ from . import karlo, shapes
 from .process import Side, stolen_seconds
 from .settings import Settings
 
-NETWORKS = ("text", "prior", "prior-step", "decoder", "upsampler-1", "upsampler-2", "image")
+NETWORKS = ("text", "prior", "prior-step", "decoder", "decoder-step", "upsampler-1", "upsampler-2", "image")
 # Samples in a pass: both halves of guidance, where there is guidance.
-# prior-step: a step of sampling after the first, for which the engine has read the text and diffusers reads it again.
-BATCH = {"text": 2, "prior": 2, "prior-step": 2, "decoder": 2, "upsampler-1": 1, "upsampler-2": 1, "image": 1}
+# …-step: a step of sampling after the first, for which the engine has read the text and diffusers reads it again.
+BATCH = {
+    "text": 2,
+    "prior": 2,
+    "prior-step": 2,
+    "decoder": 2,
+    "decoder-step": 2,
+    "upsampler-1": 1,
+    "upsampler-2": 1,
+    "image": 1,
+}
 PEAK_SECONDS = 0.25  # for each shape
 
 

@@ -68,8 +68,14 @@ static struct tensor key_bias(struct nn *nn, struct tensor bias, int64_t pixels)
     return mask;
 }
 
+struct tensor added_kv_attention_read(struct nn *nn, struct added_kv_attention *attention,
+                                      struct tensor context)
+{
+    return nn_linear(nn, &attention->add_kv, context, (struct linear_fuse){0});
+}
+
 struct tensor added_kv_attention_forward(struct nn *nn, struct added_kv_attention *attention,
-                                         struct tensor x, struct tensor context, struct tensor bias)
+                                         struct tensor x, struct tensor added, struct tensor bias)
 {
     struct linear_fuse none = {0};
     size_t scope = nn_enter(nn);
@@ -77,10 +83,9 @@ struct tensor added_kv_attention_forward(struct nn *nn, struct added_kv_attentio
     struct tensor residual = TENSOR_RESHAPE(x, n, pixels, channels);
 
     struct tensor h = nn_group_norm(nn, &attention->group_norm, residual, (struct norm_fuse){0});
-    struct tensor q = nn_linear(nn, &attention->to_q, h, none);          /* [n, pixels, c] */
-    nn_advance(nn, &h, nn_linear(nn, &attention->to_kv, h, none));       /* [n, pixels, 2c] */
-    struct tensor kv = nn_linear(nn, &attention->add_kv, context, none); /* [n, l, 2c] */
-    nn_advance(nn, &kv, nn_concat_rows(nn, kv, h));                      /* [n, l + pixels, 2c] */
+    struct tensor q = nn_linear(nn, &attention->to_q, h, none);    /* [n, pixels, c] */
+    nn_advance(nn, &h, nn_linear(nn, &attention->to_kv, h, none)); /* [n, pixels, 2c] */
+    struct tensor kv = nn_concat_rows(nn, added, h);               /* [n, l + pixels, 2c] */
     nn_advance(nn, &h,
                nn_attention(nn, (struct attention_args){
                                     .q = q,

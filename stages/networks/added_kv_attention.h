@@ -16,6 +16,7 @@ struct added_kv_attention {
     struct linear add_kv; /* context channels → key and value, 2 · channels */
     struct linear to_out; /* channels → channels */
     int heads, head_dim;
+    int64_t kept_at; /* where the U-Net keeps its part of a context; see unet.h */
 };
 
 int added_kv_attention_load(struct added_kv_attention *attention, struct nn *nn,
@@ -24,12 +25,14 @@ int added_kv_attention_load(struct added_kv_attention *attention, struct nn *nn,
                             struct err *err);
 void added_kv_attention_release(struct added_kv_attention *attention);
 
+/* Keys and values of a context [n, l, context channels] → [n, l, 2 · channels]. */
+struct tensor added_kv_attention_read(struct nn *nn, struct added_kv_attention *attention,
+                                      struct tensor context);
 /*
- * x [n, h, w, channels], context [n, l, context channels], bias f32 [n, l] added to the scores of
- * the context's keys (or empty) → [n, h, w, channels], x added.
+ * x [n, h, w, channels], added [n, l, 2 · channels] what was read of the context, bias f32 [n, l]
+ * added to the scores of its keys (or empty) → [n, h, w, channels], x added.
  */
 struct tensor added_kv_attention_forward(struct nn *nn, struct added_kv_attention *attention,
-                                         struct tensor x, struct tensor context,
-                                         struct tensor bias);
+                                         struct tensor x, struct tensor added, struct tensor bias);
 
 #endif

@@ -91,6 +91,29 @@ static int load_ends(struct unet *unet, struct nn *nn, struct weights *weights, 
     return 0;
 }
 
+/* Block k of all, in the order of the forward pass; NULL behind the last. */
+static struct unet_block *block_at(struct unet *unet, int k)
+{
+    int levels = unet->config.levels;
+    if (k < levels)
+        return &unet->down_blocks[k];
+    if (k == levels)
+        return &unet->mid_block;
+    return k <= 2 * levels ? &unet->up_blocks[k - levels - 1] : NULL;
+}
+
+/* Gives each attention its place in what is kept of a context. */
+static void place_kept(struct unet *unet)
+{
+    for (int k = 0; block_at(unet, k); k++) {
+        struct unet_block *block = block_at(unet, k);
+        for (int i = 0; i < block->attention_layers; i++) {
+            block->attentions[i].kept_at = unet->kept_channels;
+            unet->kept_channels += block->attentions[i].add_kv.oc;
+        }
+    }
+}
+
 static int load_weights(struct unet *unet, struct nn *nn, struct weights *weights, struct err *err)
 {
     int rc = load_ends(unet, nn, weights, err);
@@ -100,6 +123,7 @@ static int load_weights(struct unet *unet, struct nn *nn, struct weights *weight
         rc = load_mid(unet, nn, weights, err);
     for (int i = 0; i < unet->config.levels && rc == 0; i++)
         rc = load_up(unet, i, nn, weights, err);
+    place_kept(unet);
     return rc ? rc : weights_finish(weights, err);
 }
 
@@ -140,6 +164,34 @@ void unet_release(struct unet *unet)
 bool unet_size_fits(const struct unet *unet, int64_t size)
 {
     return size > 0 && size % (1 << (unet->config.levels - 1)) == 0;
+}
+
+/* ---- the context ---- */
+
+size_t unet_kept_bytes(const struct nn *nn, const struct unet *unet, int64_t l)
+{
+    return (size_t)(l * unet->kept_channels) * dtype_size(nn_dtype(nn));
+}
+
+static void keep_context(struct nn *nn, struct added_kv_attention *attention, struct tensor context,
+                         void *const *kept)
+{
+    size_t scope = nn_enter(nn);
+    struct tensor read = added_kv_attention_read(nn, attention, context); /* [n, l, 2c] */
+    size_t token = dtype_size(nn_dtype(nn)) * (size_t)context.dim[1];
+    size_t at = (size_t)attention->kept_at * token, bytes = (size_t)attention->add_kv.oc * token;
+    for (int64_t i = 0; i < context.dim[0] && !tensor_empty(read); i++)
+        memcpy((char *)kept[i] + at, (const char *)read.data + (size_t)i * bytes, bytes);
+    nn_leave_all(nn, scope);
+}
+
+void unet_read_context(struct nn *nn, struct unet *unet, struct tensor context, void *const *kept)
+{
+    for (int k = 0; block_at(unet, k); k++) {
+        struct unet_block *block = block_at(unet, k);
+        for (int i = 0; i < block->attention_layers; i++)
+            keep_context(nn, &block->attentions[i], context, kept);
+    }
 }
 
 /* ---- forward ---- */

@@ -18,6 +18,7 @@ struct unet {
     struct unet_block up_blocks[UNET_LEVELS_MAX];
     struct group_norm conv_norm_out;
     struct conv2d conv_out;
+    int64_t kept_channels; /* of one token of a context, in all attentions */
 };
 
 /* Reads folder/config.json and the weights beside it. On error nothing is left to release. */
@@ -34,10 +35,19 @@ struct tensor unet_forward(struct nn *nn, struct unet *unet, struct tensor sampl
                            const struct unet_condition *condition);
 
 /*
- * The same with the deep part shared between steps (DeepCache, arXiv 2312.00858): all but conv_in
- * and the last up block's last layer, which takes conv_in's output as its skip. deep.h
- * [n, h, w, block_out_channels[0]] of the compute dtype is the caller's; the deep part is computed
- * and written to it, or where it is known read from it.
+ * What the attentions make of a context (their keys and values of its tokens) is the same in all
+ * steps. kept: for each sample, kept_bytes() of memory that read_context() fills from context
+ * [n, l, cross_attention_dim]; a condition that points to it gives the same as one with the context
+ * itself, to the bit. 0 bytes where no level has attention.
+ */
+size_t unet_kept_bytes(const struct nn *nn, const struct unet *unet, int64_t l);
+void unet_read_context(struct nn *nn, struct unet *unet, struct tensor context, void *const *kept);
+
+/*
+ * The same as unet_forward() with the deep part shared between steps (DeepCache, arXiv 2312.00858):
+ * all but conv_in and the last up block's last layer, which takes conv_in's output as its skip.
+ * deep.h [n, h, w, block_out_channels[0]] of the compute dtype is the caller's; the deep part is
+ * computed and written to it, or where it is known read from it.
  */
 struct unet_deep {
     struct tensor h;

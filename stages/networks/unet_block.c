@@ -6,6 +6,7 @@
 #include "stages/networks/unet_block.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "common/memory.h"
 #include "stages/networks/rows.h"
@@ -79,15 +80,35 @@ static struct tensor concat_skip(struct unet_pass *pass, struct tensor h)
     return h;
 }
 
+/* What each sample keeps for this attention, side by side: [n, l, 2 · channels]. */
+static struct tensor gather_kept(struct nn *nn, const struct added_kv_attention *attention,
+                                 const struct unet_condition *condition, int64_t n)
+{
+    int64_t l = condition->kept_length, channels = attention->add_kv.oc;
+    struct tensor out = NN_NEW(nn, nn_dtype(nn), n, l, channels);
+    size_t token = dtype_size(out.dtype) * (size_t)l;
+    size_t at = (size_t)attention->kept_at * token, bytes = (size_t)channels * token;
+    for (int64_t i = 0; i < n && !tensor_empty(out); i++)
+        memcpy((char *)out.data + (size_t)i * bytes, (const char *)condition->kept[i] + at, bytes);
+    return out;
+}
+
 /* Attention i of the block, where its kind has one. Takes h. */
 static struct tensor attend(struct unet_pass *pass, struct unet_block *block, int i,
                             struct tensor h)
 {
-    if (i < block->attention_layers)
-        nn_advance(pass->nn, &h,
-                   added_kv_attention_forward(pass->nn, &block->attentions[i], h,
-                                              pass->condition->context,
-                                              pass->condition->context_bias));
+    if (i >= block->attention_layers)
+        return h;
+    struct nn *nn = pass->nn;
+    struct added_kv_attention *attention = &block->attentions[i];
+    const struct unet_condition *condition = pass->condition;
+    size_t scope = nn_enter(nn);
+    struct tensor added = condition->kept
+                              ? gather_kept(nn, attention, condition, h.dim[0])
+                              : added_kv_attention_read(nn, attention, condition->context);
+    struct tensor out =
+        added_kv_attention_forward(nn, attention, h, added, condition->context_bias);
+    nn_advance(nn, &h, nn_leave(nn, scope, out));
     return h;
 }
 

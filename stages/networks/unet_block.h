@@ -38,9 +38,11 @@ int unet_block_load(struct unet_block *block, struct nn *nn, struct weights *wei
 void unet_block_release(struct unet_block *block);
 
 struct unet_condition {
-    struct tensor context;      /* [n, l, cross_attention_dim] */
+    struct tensor context;      /* [n, l, cross_attention_dim]; not looked at where it is kept */
     struct tensor context_bias; /* f32 [n, l], added to the scores; or empty */
     struct tensor class_embed;  /* [n, time_embed_dim]; not looked at without class_embedding */
+    void *const *kept;          /* [n]: what unet_read_context() kept of each context; or NULL */
+    int64_t kept_length;        /* l of what is kept */
 };
 
 /* What all blocks of one forward pass share. */

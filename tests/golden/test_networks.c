@@ -269,6 +269,37 @@ static void check_unet(struct bench *bench, struct unet *unet,
     assert_memory_not_equal(other.data, whole.data, dtype_size(whole.dtype) * 16);
 }
 
+/* The same to the bit, twice, from what reading the context has kept; and that is what is used. */
+static void check_unet_kept(struct bench *bench, struct unet *unet,
+                            const struct unet_condition *condition)
+{
+    struct tensor sample = input(bench, "in.sample");
+    float timestep = (float)golden_integer(&bench->golden, "timestep");
+    int64_t n = condition->context.dim[0], l = condition->context.dim[1];
+    size_t bytes = unet_kept_bytes(bench->nn, unet, l);
+    void **kept = xmalloc((size_t)n * sizeof *kept);
+    for (int64_t i = 0; i < n; i++)
+        kept[i] = xmalloc(bytes);
+    unet_read_context(bench->nn, unet, condition->context, kept);
+    struct unet_condition step = *condition;
+    step.context = (struct tensor){0};
+    step.kept = kept;
+    step.kept_length = l;
+    struct tensor whole = unet_forward(bench->nn, unet, sample, timestep, condition);
+    for (int pass = 0; pass < 3; pass++) {
+        if (pass == 2)
+            memset(kept[0], 0, bytes);
+        struct tensor out = unet_forward(bench->nn, unet, sample, timestep, &step);
+        golden_ok(nn_finish(bench->nn, &bench->err), &bench->err);
+        bool same = memcmp(out.data, whole.data,
+                           (size_t)tensor_count(whole) * dtype_size(whole.dtype)) == 0;
+        assert_int_equal(same, pass < 2);
+    }
+    for (int64_t i = 0; i < n; i++)
+        free(kept[i]);
+    free(kept);
+}
+
 static void test_decoder(void **state)
 {
     struct bench bench;
@@ -281,6 +312,7 @@ static void test_decoder(void **state)
         .class_embed = input(&bench, "in.class_labels"),
     };
     check_unet(&bench, &unet, &condition);
+    check_unet_kept(&bench, &unet, &condition);
     unet_release(&unet);
     bench_close(&bench);
 }

@@ -288,6 +288,50 @@ static void test_batch_invariance(void **state)
     release_batch(alone);
 }
 
+/* Linear layers that the profile since its start has seen. */
+static int64_t linear_calls(struct nn *nn)
+{
+    const struct nn_profile_row *rows;
+    int64_t calls = 0;
+    for (size_t i = nn_profile_rows(nn, &rows); i-- > 0;)
+        calls += strcmp(rows[i].op, "linear") == 0 ? rows[i].calls : 0;
+    return calls;
+}
+
+/* Prior and decoder read the texts in each step where that may not be kept, and make the same. */
+static void test_texts_not_kept(void **state)
+{
+    const struct way *way = *state;
+    struct item items[2][BATCH], *batch[BATCH];
+    struct scene scene;
+    struct err err = {0};
+    int64_t calls[2][STAGE_COUNT] = {{0}};
+    open_mini(&scene, way->dtype, 2);
+    for (int k = 0; k < 2; k++) {
+        init_batch(items[k], batch);
+        for (enum stage stage = 0; stage <= STAGE_UPSAMPLER_1; stage++) {
+            struct stage_settings settings = way->route->settings[stage];
+            settings.kept_bytes_max = k == 0 ? 0 : 1;
+            nn_profile_start(scene.nn);
+            golden_ok(stage_run(scene.stages[stage], batch, BATCH, &settings, NULL, &err), &err);
+            calls[k][stage] = linear_calls(scene.nn);
+        }
+    }
+    scene_close(&scene);
+    for (enum stage stage = 0; stage <= STAGE_UPSAMPLER_1; stage++)
+        if (stage == STAGE_PRIOR || stage == STAGE_DECODER)
+            assert_true(calls[1][stage] > calls[0][stage]);
+        else
+            assert_int_equal(calls[1][stage], calls[0][stage]);
+    for (size_t i = 0; i < BATCH; i++) {
+        golden_ok(items[0][i].err.code, &items[0][i].err);
+        golden_ok(items[1][i].err.code, &items[1][i].err);
+        assert_same_item(&items[0][i], &items[1][i]);
+    }
+    release_batch(items[0]);
+    release_batch(items[1]);
+}
+
 /* ---- items that leave ---- */
 
 struct stopper {
@@ -488,6 +532,10 @@ int main(void)
         IN_DTYPE(test_batch_invariance, short_bf16),
         IN_DTYPE(test_batch_invariance, sparing_f32),
         IN_DTYPE(test_batch_invariance, sparing_bf16),
+        IN_DTYPE(test_texts_not_kept, short_f32),
+        IN_DTYPE(test_texts_not_kept, short_bf16),
+        IN_DTYPE(test_texts_not_kept, sparing_f32),
+        IN_DTYPE(test_texts_not_kept, sparing_bf16),
         IN_DTYPE(test_stop, short_f32),
         IN_DTYPE(test_stop, short_bf16),
         IN_DTYPE(test_stop, sparing_f32),

@@ -401,6 +401,51 @@ static void test_batch_invariance(void **state)
     scene_close(&scene);
 }
 
+/* Items of all kinds of mask, two of which have an embedding of their own for an inversion. */
+static void decode(struct scene *scene, struct item items[BATCH],
+                   const struct stage_settings *settings)
+{
+    struct item *batch[BATCH];
+    init_batch(items, batch);
+    prepare(scene, batch, BATCH);
+    for (int i = 0; i < 2; i++) {
+        size_t bytes = (size_t)items[i].embed_dim * sizeof(float);
+        items[i].invert_embed = xmalloc(bytes);
+        memcpy(items[i].invert_embed, items[i].text_embed, bytes);
+    }
+    run(scene, STAGE_DECODER, batch, BATCH, settings, NULL);
+}
+
+static int64_t op_calls(struct nn *nn)
+{
+    const struct nn_profile_row *rows;
+    int64_t calls = 0;
+    for (size_t i = nn_profile_rows(nn, &rows); i-- > 0;)
+        calls += rows[i].calls;
+    return calls;
+}
+
+/* What the U-Net reads of the texts is read again in each step where it may not be kept. */
+static void test_texts_not_kept(void **state)
+{
+    struct stage_settings settings = *(const struct stage_settings *)*state;
+    struct scene scene;
+    struct item kept[BATCH], read[BATCH];
+    open_mini(&scene, 2);
+    nn_profile_start(scene.nn);
+    decode(&scene, kept, &settings);
+    int64_t calls = op_calls(scene.nn);
+    settings.kept_bytes_max = 1;
+    nn_profile_start(scene.nn);
+    decode(&scene, read, &settings);
+    assert_true(op_calls(scene.nn) > calls);
+    for (size_t i = 0; i < BATCH; i++)
+        assert_same_image(&kept[i], &read[i]);
+    release(kept, BATCH);
+    release(read, BATCH);
+    scene_close(&scene);
+}
+
 /* ---- previews ---- */
 
 struct previews {
@@ -547,6 +592,10 @@ int main(void)
         WITH(test_batch_invariance, "resample and reuse", &ways[1]),
         WITH(test_batch_invariance, "inversion", &ways[2]),
         WITH(test_batch_invariance, "picture", &ways[3]),
+        WITH(test_texts_not_kept, "resample", &ways[0]),
+        WITH(test_texts_not_kept, "resample and reuse", &ways[1]),
+        WITH(test_texts_not_kept, "inversion", &ways[2]),
+        WITH(test_texts_not_kept, "picture", &ways[3]),
         cmocka_unit_test(test_noise_on_the_way),
         cmocka_unit_test(test_previews),
         cmocka_unit_test(test_refusals),

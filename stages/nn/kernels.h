@@ -3,7 +3,9 @@
  * The inner loops of our own ops, compiled for several instruction sets from kernels.inc; the
  * widest that the CPU has is chosen once. They work on 16 lanes at a time with plain IEEE
  * operations in a fixed order (no fused multiply-add, no reassociation), so every set gives the
- * same bits; only `dot`, which stands in for oneDNN's products, is of one set alone.
+ * same bits; but for avx512bf16, where bf16's products are of this set alone anyway (`dot`): it
+ * takes bf16 rows with fused multiply-adds and a shorter exp, to 1e-5 of the others before they
+ * are rounded.
  *
  * Rows are f32 or bf16 as `dtype` says; arithmetic is f32. No kernel uses threads.
  */

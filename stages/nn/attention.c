@@ -26,7 +26,8 @@
 #define SCORES_IN_CACHE 65536 /* elements of a block */
 #define BLOCK_ROWS_MIN  16
 #define BLOCK_ROWS_MAX  128
-#define FILLING         16 /* rows of floats are filled up to a multiple (kernels.h) */
+#define FILLING         16 /* rows are filled up to a multiple (kernels.h) */
+#define SCORES_FILLING  32 /* so that rows of bf16 begin at lines of the cache */
 
 /* The products of blocks of one size; the last block of queries may be smaller. */
 struct block_products {
@@ -152,7 +153,7 @@ static bool plan(struct nn *nn, struct attention_work *work)
     work->rows = block_rows(work->lk);
     work->rows = work->rows < work->lq ? work->rows : work->lq;
     work->blocks = part_count(work->lq, work->rows);
-    work->scores_width = part_count(work->lk, FILLING) * FILLING;
+    work->scores_width = part_count(work->lk, SCORES_FILLING) * SCORES_FILLING;
     work->out_width = part_count(work->args->head_dim, FILLING) * FILLING;
     if (!plan_products(nn, work))
         return false;
@@ -242,12 +243,10 @@ static bool compute_scores(const struct attention_work *work, const struct block
 static void soften(const struct attention_work *work, const struct block *block)
 {
     const struct attention_args *args = work->args;
-    size_t p_row = (size_t)work->scores_width * dtype_size(work->y.dtype);
-    for (int64_t i = 0; i < block->rows; i++)
-        block->sums[i] = kernels()->softmax((char *)block->p + (size_t)i * p_row,
-                                            block->scores + i * work->scores_width,
-                                            mask_row(&args->mask, block->n, block->row + i),
-                                            args->scale, work->y.dtype, (size_t)work->lk);
+    kernels()->softmax(block->sums, block->p, block->scores, (size_t)work->scores_width,
+                       mask_row(&args->mask, block->n, block->row),
+                       args->mask.data && args->mask.dim[1] > 1 ? (size_t)work->lk : 0, args->scale,
+                       work->y.dtype, (size_t)block->rows, (size_t)work->lk);
 }
 
 static bool compute_output(const struct attention_work *work, const struct block *block)
@@ -280,15 +279,37 @@ static bool run_part(const struct attention_work *work, int64_t part, int slot)
     soften(work, &block);
     if (!compute_output(work, &block))
         return false;
+    const struct kernels *all = kernels();
     for (int64_t i = 0; i < block.rows; i++)
-        kernels()->scale(element_at(work->y, block.n, block.row + i, block.head * head_dim),
-                         block.out + i * work->out_width, 1 / block.sums[i], work->y.dtype,
-                         (size_t)head_dim);
+        all->scale(element_at(work->y, block.n, block.row + i, block.head * head_dim),
+                   block.out + i * work->out_width, 1 / block.sums[i], work->y.dtype,
+                   (size_t)head_dim);
     return true;
 }
 
-/* Returns how many parts failed. */
-static int run_parts(const struct attention_work *work, int threads)
+/* Returns how many parts of a head failed. */
+static int run_head(const struct attention_work *work, int64_t head, int slot)
+{
+    int failures = 0;
+    if (work->dot)
+        pack_head(work, head);
+    for (int64_t block = 0; block < work->blocks; block++)
+        failures += !run_part(work, head * work->blocks + block, slot);
+    return failures;
+}
+
+static int run_heads(const struct attention_work *work, int threads)
+{
+    int64_t heads = work->n * work->args->heads;
+    int failures = 0;
+#pragma omp parallel for schedule(static) num_threads(threads) reduction(+ : failures)
+    for (int64_t head = 0; head < heads; head++)
+        failures += run_head(work, head, omp_get_thread_num());
+    return failures;
+}
+
+/* Where heads do not share out evenly: threads pack all heads, then share the blocks. */
+static int run_blocks(const struct attention_work *work, int threads)
 {
     int64_t heads = work->n * work->args->heads, parts = heads * work->blocks;
     int failures = 0;
@@ -332,7 +353,9 @@ struct tensor nn_attention(struct nn *nn, struct attention_args args)
     if (nn_failed(nn) || !plan(nn, &work))
         return (struct tensor){0};
     int64_t products = 2 * work.n * args.heads * work.lq * work.lk * args.head_dim;
-    int failures = run_parts(&work, threads_for_products(nn, products));
+    int threads = threads_for_products(nn, products);
+    bool even = work.n * args.heads % threads == 0;
+    int failures = even ? run_heads(&work, threads) : run_blocks(&work, threads);
     pool_drop(&nn->pool, work.slots);
     if (work.dot)
         pool_drop(&nn->pool, work.panels);

@@ -59,12 +59,13 @@ struct kernels {
     void (*layer_norm)(void *dst, const void *src, const float *gamma, const float *beta, float eps,
                        enum dtype dtype, size_t c);
     /*
-     * dst = exp(scores scale + mask - their maximum), and zeros up to the next multiple of 16, for
-     * which both have room; returns the sum of what is in dst, rounding and all, so that dst over
-     * the sum adds up to one. mask [count] may be NULL.
+     * Rows of dst = exp(scores scale + mask - their maximum), and zeros up to the next multiple of
+     * 16, for which both have room; sums [rows] of what is in dst, rounding and all, so that a row
+     * over its sum adds up to one. Rows of scores and dst lie `stride` elements apart, the mask's
+     * `mask_stride` (0: one for all rows); mask may be NULL.
      */
-    float (*softmax)(void *dst, const float *scores, const float *mask, float scale,
-                     enum dtype dtype, size_t count);
+    void (*softmax)(float *sums, void *dst, const float *scores, size_t stride, const float *mask,
+                    size_t mask_stride, float scale, enum dtype dtype, size_t rows, size_t count);
     /* dst = src factor, from f32. */
     void (*scale)(void *dst, const float *src, float factor, enum dtype dtype, size_t count);
     /* dst = the mean of rows a and b of 2 pixels of c channels each. */

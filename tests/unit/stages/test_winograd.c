@@ -71,9 +71,9 @@ static float *random_weights(struct fixture *f, const struct shape *s)
 static void shapes_body(struct fixture *f)
 {
     static const struct shape shapes[] = {
-        {1, 8, 8, 64, 64},     {2, 17, 23, 80, 80},  {1, 9, 11, 336, 96},  {3, 16, 16, 64, 112},
+        {1, 8, 8, 64, 64},     {2, 17, 23, 96, 80},  {1, 9, 11, 352, 96},  {3, 16, 16, 64, 112},
         {1, 8, 9, 320, 64},    {1, 10, 7, 640, 112}, {1, 1, 64, 64, 64},   {1, 64, 1, 64, 64},
-        {5, 8, 8, 160, 1280},  {1, 61, 67, 64, 64},  {2, 32, 32, 336, 64}, /* several blocks of
+        {5, 8, 8, 160, 1280},  {1, 61, 67, 64, 64},  {2, 32, 32, 352, 64}, /* several blocks of
                                                                               tiles and several
                                                                               spans */
         {1, 36, 36, 1280, 64},                                             /* several chunks */

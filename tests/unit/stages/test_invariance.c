@@ -512,6 +512,24 @@ static void test_instruction_sets(void **state)
     }
 }
 
+/* A NaN among a row's scores is one in its sum, wherever it stands, and in no other row's. */
+static void test_softmax_nan(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < COUNT_OF(kernel_sets); i++) {
+        for (size_t at = 0; usable(kernel_sets[i]) && at < SOFT_COUNT; at += 31) {
+            float scores[2 * SOFT_STRIDE] = {0}, sums[2], dst[2 * SOFT_STRIDE];
+            scores[at] = NAN;
+            for (int half = 0; half < 2; half++) {
+                kernel_sets[i]->softmax(sums, dst, scores, SOFT_STRIDE, NULL, 0, 1,
+                                        half ? DTYPE_BF16 : DTYPE_F32, 2, SOFT_COUNT);
+                assert_true(isnan(sums[0]));
+                assert_true(sums[1] == SOFT_COUNT);
+            }
+        }
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -521,6 +539,7 @@ int main(void)
         cmocka_unit_test(test_norm_threads),
         cmocka_unit_test(test_batch),
         cmocka_unit_test(test_instruction_sets),
+        cmocka_unit_test(test_softmax_nan),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

@@ -363,7 +363,7 @@ static const struct attention_case attention_cases[] = {
     {1, 21, 21, 8, 32, 1, 21, true},   {3, 81, 81, 4, 64, 3, 1, true},
     {2, 64, 144, 5, 64, 2, 1, false},  {1, 77, 77, 12, 24, 1, 77, true},
     {2, 16, 33, 2, 20, 2, 16, false},  {1, 300, 1100, 2, 16, 0, 0, false},
-    {1, 70, 4096, 1, 40, 1, 1, false},
+    {1, 70, 4096, 1, 40, 1, 1, false}, {1, 29, 50, 2, 48, 0, 0, false},
 };
 
 struct attention_arrays {

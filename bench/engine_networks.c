@@ -286,7 +286,7 @@ int main(int argc, char **argv)
     struct bench bench = {0};
     struct err err = {0};
     double begin = now();
-    nn_wait_passively(argv);
+    nn_wait_passively(argv, NN_ALONE);
     if (argc != 7) {
         fputs("usage: bench-engine NETWORK FOLDER INPUTS bf16|f32 THREADS PACKED\n", stderr);
         return 2;

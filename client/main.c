@@ -95,7 +95,7 @@ int main(int argc, char **argv)
     struct config config;
     struct err err;
 
-    nn_wait_passively(argv);
+    nn_wait_passively(argv, NN_ALONE);
     setlocale(LC_CTYPE, "");
     if (config_load(&config, CONFIG_CLIENT, &argc, argv, &err) < 0)
         return misuse(err.text, NULL);

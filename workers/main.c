@@ -118,7 +118,7 @@ int main(int argc, char **argv)
     struct config config = {0};
     struct shard *shard;
     struct err err = {0};
-    nn_wait_passively(argv);
+    nn_wait_passively(argv, NN_AMONG_OTHERS);
     if (asks_for(argc, argv, "-h") || asks_for(argc, argv, "--help")) {
         help();
         return 0;

@@ -96,6 +96,7 @@ bool nn_failed(const struct nn *nn);
 /* Returns 0, or the first error since the last call, which is cleared. */
 int nn_finish(struct nn *nn, struct err *err);
 
+enum nn_company { NN_ALONE, NN_AMONG_OTHERS }; /* whether other processes want the same cores */
 /*
  * First thing in main(): has OpenMP's threads sleep soon while they wait, unless the user chose
  * otherwise (OMP_WAIT_POLICY, GOMP_SPINCOUNT). By default they spin, which costs the processes
@@ -103,7 +104,7 @@ int nn_finish(struct nn *nn, struct err *err);
  * cores. Starts the program anew with both variables set; goes on as it is where that is not
  * possible.
  */
-void nn_wait_passively(char **argv);
+void nn_wait_passively(char **argv, enum nn_company company);
 
 /*
  * A profile: from nn_profile_start() on (which begins anew) every op's time is kept by its name and

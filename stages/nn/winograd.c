@@ -18,7 +18,7 @@
 /* V of the blocks that are transformed together: a part of what a processor's cores share. */
 #define CHUNK_BYTES ((size_t)8 << 20)
 /* The same where U is small enough for a core's cache, which then has V of a block as well. */
-#define SMALL_U_BYTES     ((size_t)600 << 10)
+#define SMALL_U_BYTES     ((size_t)1 << 20)
 #define SMALL_BLOCK_TILES 24
 /* Between positions, so that they do not lie at the same place of a cache. */
 #define GAP_BYTES ((size_t)64)
@@ -450,10 +450,10 @@ static void plan_u(struct run *run, int64_t span)
     run->u_bytes = u * WINOGRAD_POSITIONS;
 }
 
-/* Blocks of about one size, of no more than so many tiles; a multiple of `at_least` of them. */
-static void plan_blocks(struct run *run, int64_t most, int64_t at_least)
+/* Blocks of about one size, of no more than so many tiles, as many for each of the threads. */
+static void plan_blocks(struct run *run, int64_t most, int threads)
 {
-    int64_t blocks = part_count(part_count(run->tiles, most), at_least) * at_least;
+    int64_t blocks = part_count(part_count(run->tiles, most), threads) * threads;
     int64_t even = part_count(run->tiles, blocks);
     run->block_tiles = part_count(even, WINOGRAD_ROWS) * WINOGRAD_ROWS;
     run->blocks = part_count(run->tiles, run->block_tiles);
@@ -481,10 +481,10 @@ static void plan_small(struct run *run, int threads)
     run->plan.m = run->m_bytes;
 }
 
-static void plan_chunks(struct run *run)
+static void plan_chunks(struct run *run, int threads)
 {
     plan_u(run, run->layer->ic <= ONE_SPAN ? run->layer->ic : SPAN);
-    plan_blocks(run, BLOCK_TILES, 1);
+    plan_blocks(run, BLOCK_TILES, run->tiles > BLOCK_TILES ? threads : 1);
     plan_memory(run);
     bool one_span = run->span == run->layer->ic;
     size_t largest = run->v_bytes > run->m_bytes || one_span ? run->v_bytes : run->m_bytes;
@@ -503,7 +503,7 @@ static void plan(struct run *run, int threads)
     if (run->small)
         plan_small(run, threads);
     else
-        plan_chunks(run);
+        plan_chunks(run, threads);
 }
 
 int winograd_run(struct nn *nn, const struct packed_layer *layer, const void *weights,

@@ -29,8 +29,10 @@
  * Channels of which U of a group of outputs is in memory at a time, to stay near the core. Layers
  * with no more than ONE_SPAN need M of only one block of tiles at a time.
  */
-#define SPAN     SEGMENT
+#define SPAN     SEGMENT /* or a multiple: a span begins with a segment */
 #define ONE_SPAN 320
+_Static_assert(SPAN % SEGMENT == 0 && SEGMENT % (2 * WINOGRAD_LANES) == 0,
+               "blocks lie in segments");
 /* Below these the transforms cost more than the products they save. */
 #define CHANNELS_MIN 32
 #define PIXELS_MIN   16
@@ -46,10 +48,10 @@ static const struct winograd_kernels *kernels_for(enum dtype dtype)
 
 bool winograd_fits(const struct packed_layer *layer, int64_t ih, int64_t iw)
 {
-    return layer->conv && layer->k == 3 && layer->stride == 1 && layer->pad == 1 &&
-           layer->ic % WINOGRAD_BLOCK == 0 && layer->oc % WINOGRAD_LANES == 0 &&
-           layer->ic >= CHANNELS_MIN && layer->oc >= CHANNELS_MIN && ih * iw >= PIXELS_MIN &&
-           kernels_for(layer->dtype) != NULL;
+    const struct winograd_kernels *kernels = kernels_for(layer->dtype);
+    return kernels && layer->conv && layer->k == 3 && layer->stride == 1 && layer->pad == 1 &&
+           layer->ic % (int64_t)kernels->block == 0 && layer->oc % WINOGRAD_LANES == 0 &&
+           layer->ic >= CHANNELS_MIN && layer->oc >= CHANNELS_MIN && ih * iw >= PIXELS_MIN;
 }
 
 struct layout *winograd_layout(const struct packed_layer *layer)
@@ -81,10 +83,13 @@ static void balance_from_squares(float *balance, int64_t ic)
     }
 }
 
-static void fill_scaling(const struct winograd_scaling *scaling, const struct packed_layer *layer,
-                         const void *weights, int threads)
+/* What balances each input channel, where the kernels do. */
+static void balance(const struct winograd_scaling *scaling, const struct packed_layer *layer,
+                    const void *weights)
 {
     const struct winograd_kernels *kernels = kernels_for(layer->dtype);
+    if (!kernels->squares)
+        return;
     memset(scaling->balance, 0, (size_t)layer->ic * sizeof(float));
     for (int64_t output = 0; output < layer->oc; output += WINOGRAD_LANES)
         kernels->squares(scaling->balance, weights_from(layer, weights, output, 0),
@@ -92,6 +97,13 @@ static void fill_scaling(const struct winograd_scaling *scaling, const struct pa
     balance_from_squares(scaling->balance, layer->ic);
     for (int64_t c = 0; c < layer->ic; c++)
         scaling->unbalance[c] = 1 / scaling->balance[c];
+}
+
+static void fill_scaling(const struct winograd_scaling *scaling, const struct packed_layer *layer,
+                         const void *weights, int threads)
+{
+    const struct winograd_kernels *kernels = kernels_for(layer->dtype);
+    balance(scaling, layer, weights);
 #pragma omp parallel for schedule(static) num_threads(threads)
     for (int64_t output = 0; output < layer->oc; output += WINOGRAD_LANES)
         kernels->scaling(scaling, (size_t)output, (size_t)layer->oc,
@@ -450,12 +462,11 @@ static void plan_u(struct run *run, int64_t span)
     run->u_bytes = u * WINOGRAD_POSITIONS;
 }
 
-/* Blocks of about one size, of no more than so many tiles, as many for each of the threads. */
+/* Blocks of one size but for the last, of no more than so many tiles, as many for each thread. */
 static void plan_blocks(struct run *run, int64_t most, int threads)
 {
     int64_t blocks = part_count(part_count(run->tiles, most), threads) * threads;
-    int64_t even = part_count(run->tiles, blocks);
-    run->block_tiles = part_count(even, WINOGRAD_ROWS) * WINOGRAD_ROWS;
+    run->block_tiles = part_count(run->tiles, blocks);
     run->blocks = part_count(run->tiles, run->block_tiles);
 }
 

@@ -13,20 +13,20 @@
  * 5e-4 against 3e-6). So for bf16 they are fixed-point numbers of 16 bits, with a scale for each
  * row of V at each position, and one for each column of U and each kind of G's rows; their products
  * are summed exactly, in 32 bits, over a segment of channels, and the segments in f32. The scales
- * bound the norms of segments, so that no sum can overflow (Cauchy and Schwarz); about 12 bits
- * remain for a value of common size, which costs an NMSE of 1e-7 to 3e-6 on top of the result's
- * rounding. Channels are balanced first: pixels times the norm of their channel's weights, and
- * weights divided by it; so a channel counts for what it adds to the results. What is left is an
- * error that goes by the largest pixel of a tile: beside a pixel 10 times as large as the others,
- * theirs get an NMSE of 6e-5. For f32 all is f32.
+ * bound the norms of segments, so that no sum can overflow (Cauchy and Schwarz). Channels are
+ * balanced first: pixels times the norm of their channel's weights, and weights divided by it; so a
+ * channel counts for what it adds to the results. On top of the result's own rounding this costs an
+ * NMSE of some 2e-6, and up to 1e-5 where all kernels are smooth. What is left is an error that goes
+ * by the largest pixel of a tile: beside a pixel 10 times as large as the others, theirs get an NMSE
+ * of 6e-5. For f32 all is f32.
  *
  * The weights are transformed in each call, into memory that stays near the core: so they take no
  * more memory than a direct convolution's. This is done in fixed-point numbers too: weights become
  * whole numbers as large as G g leaves room for, G g is rounded once more to make room for the
  * second product, and that is U. V is computed in f32. Where all of U fits a core's cache a thread
  * takes a few tiles at a time from pixels to results; else V of many tiles is made first, and then a
- * group of outputs at a time. A call takes up to 18 MB for V, and up to 2.2 MB (f32: 3.4) for each
- * thread.
+ * group of outputs at a time. A call takes up to 18 MB for V, or 0.3 MB a thread, and up to 3.4 MB
+ * for each thread.
  *
  * Each output is computed by one thread, in an order and with scales that follow from its own tile:
  * results depend neither on the number of threads nor on the batch.

@@ -2,8 +2,8 @@
 /*
  * The inner loops of winograd.c, compiled from winograd.inc: in f32 for f32, and in fixed-point
  * numbers of 16 bits for bf16. An element is a value of V or U as these kernels have them: f32 or
- * int16_t. Strides count elements; ic is a multiple of WINOGRAD_BLOCK, and oc of WINOGRAD_LANES. No
- * kernel uses threads or allocates.
+ * int16_t. Strides count elements; ic is a multiple of `block`, and oc of WINOGRAD_LANES. No kernel
+ * uses threads or allocates.
  *
  * A segment: input channels whose products are summed exactly; all but the last of one size.
  */
@@ -20,7 +20,6 @@
 #define WINOGRAD_PIXELS    (WINOGRAD_OUT * WINOGRAD_OUT)
 #define WINOGRAD_TAPS      9
 #define WINOGRAD_LANES     16
-#define WINOGRAD_BLOCK     32 /* input channels come in blocks */
 #define WINOGRAD_COLUMNS   64 /* outputs of a group, at most */
 #define WINOGRAD_ROWS      6  /* tiles that the products take at a time, at most */
 
@@ -33,7 +32,8 @@ struct winograd_scaling {
     float *balance;   /* [ic]: pixels are multiplied by it, */
     float *unbalance; /* and weights by this, its inverse */
     float *inverse;   /* [oc]: what makes weights fixed-point numbers */
-    uint32_t *gain;   /* [classes, oc]: what G g is multiplied by then, twice in a word, in 2^-15 */
+    uint32_t *gain;   /* [classes, oc]: what G g is multiplied by then, twice in a word, in
+                         2^-15; the first class's is idle */
     float *scale;     /* [classes, oc]: what rows of U stand for */
 };
 
@@ -54,16 +54,19 @@ struct winograd_results {
 
 struct winograd_kernels {
     size_t element; /* bytes */
+    size_t block;   /* input channels that are taken at a time */
     size_t spare;   /* floats for each channel that input() wants */
     /*
      * V = Bᵀ d B of one tile: v[p * v_stride + c], to be multiplied by scale[p * scale_stride],
-     * which has what U's elements at this position are to be multiplied by as well.
+     * which has the factors of G at this position as well.
      * d: its 6x6 pixels, of ic channels each.
      */
     void (*input)(void *v, size_t v_stride, float *scale, size_t scale_stride, float *spare,
                   const void *const d[WINOGRAD_POSITIONS], const float *balance, size_t ic,
                   size_t segment);
-    /* Adds the squares of each input channel's weights to squares[ic]. g: [ic, 9, 16]. */
+    /* Adds the squares of each input channel's weights to squares[ic]. g: [ic, 9, 16]. NULL for
+     * f32.
+     */
     void (*squares)(float *squares, const void *g, size_t ic);
     /* Fills what 16 of oc outputs have there, from `output` on. g: [ic, 9, 16]. */
     void (*scaling)(const struct winograd_scaling *scaling, size_t output, size_t oc, const void *g,

@@ -5,7 +5,7 @@
  * limit is 2e-6 it is the rounding of the result itself (half a unit is 2⁻⁹ of the value, at most).
  * LIMIT_CONV2D_SUMS is for values of which f32 cannot hold the squares (winograd.inc), and for sums
  * of thousands of equal terms: f32 errs in each to the same side, and results that are all alike
- * are rounded alike.
+ * are rounded alike; also for kernels that are all smooth (winograd.h).
  *
  *  X(op, NMSE in f32, maximum in f32, NMSE in bf16, maximum in bf16)
  */

@@ -128,7 +128,7 @@ static const struct conv_case conv_cases[] = {
     {1, 5, 7, 96, 32, 1, 1, 0, true, false, true},
     {1, 28, 28, 3, 24, 14, 14, 0, false, false, false},
     {1, 16, 16, 128, 160, 3, 1, 1, false, true, false},
-    {2, 9, 11, 80, 80, 3, 1, 1, true, true, true},
+    {2, 9, 11, 96, 96, 3, 1, 1, true, true, true},
     {3, 12, 8, 64, 96, 3, 1, 1, true, false, true},
     {1, 2, 33, 16, 16, 5, 1, 2, true, false, false},
 };

@@ -77,6 +77,7 @@ static void shapes_body(struct fixture *f)
                                                                               tiles and several
                                                                               spans */
         {1, 36, 36, 1280, 64},                                             /* several chunks */
+        {1, 8, 8, 32, 32},     {1, 41, 40, 32, 256}, {1, 64, 1, 32, 48},
     };
     for (size_t i = 0; i < COUNT_OF(shapes); i++)
         check(f, LIMIT_WINOGRAD, &shapes[i], random_in(f, &shapes[i]),
@@ -89,16 +90,50 @@ static void test_shapes(void **state)
     fixture_each_dtype(shapes_body);
 }
 
-/* All values alike and all weights alike: no sum can be larger for its rows' and columns' norms. */
+/* Weights that change little from one tap to the next: a blur, and a slope. */
+static void smooth_body(struct fixture *f)
+{
+    static const struct shape s = {1, 12, 12, 320, 64};
+    static const float lines[][3] = {{1, 2, 1}, {1, 2, 4}, {1, 1, 1}};
+    for (size_t i = 0; i < COUNT_OF(lines); i++) {
+        float *w = random_weights(f, &s);
+        for (int64_t kernel = 0; kernel < s.oc * s.ic; kernel++)
+            for (int64_t tap = 8; tap >= 0; tap--)
+                w[kernel * 9 + tap] =
+                    fixture_exact(f, w[kernel * 9] * lines[i][tap / 3] * lines[i][tap % 3]);
+        check(f, LIMIT_CONV2D_SUMS, &s, random_in(f, &s), w, "smooth");
+    }
+}
+
+static void test_smooth(void **state)
+{
+    (void)state;
+    fixture_each_dtype(smooth_body);
+}
+
+/* One pixel alone, the same in all channels: with weights that are all alike its products have the
+ * largest sums that the norms of V and U allow. */
+static float *one_pixel(struct fixture *f, const struct shape *s)
+{
+    float *x = fixture_values(f, in_count(s), 0, 0);
+    for (int64_t c = 0; c < s->ic; c++)
+        x[c] = fixture_exact(f, 3);
+    return x;
+}
+
 static void largest_sums_body(struct fixture *f)
 {
     static const struct shape shapes[] = {
         {1, 12, 12, 64, 64}, {1, 12, 12, 320, 64}, {1, 12, 12, 960, 64}};
     for (size_t i = 0; i < COUNT_OF(shapes); i++)
-        for (int sign = -1; sign <= 1; sign += 2)
+        for (int sign = -1; sign <= 1; sign += 2) {
+            float weight = 0.7f * (float)sign;
+            int64_t weights = shapes[i].oc * shapes[i].ic * 9;
             check(f, LIMIT_CONV2D_SUMS, &shapes[i], fixture_values(f, in_count(&shapes[i]), 0, 3),
-                  fixture_values(f, shapes[i].oc * shapes[i].ic * 9, 0, 0.7f * (float)sign),
-                  "largest sums");
+                  fixture_values(f, weights, 0, weight), "all alike");
+            check(f, LIMIT_CONV2D_SUMS, &shapes[i], one_pixel(f, &shapes[i]),
+                  fixture_values(f, weights, 0, weight), "one pixel");
+        }
 }
 
 static void test_largest_sums(void **state)
@@ -132,6 +167,33 @@ static void sizes_body(struct fixture *f)
                 w[i + tap] = fixture_exact(f, w[i + tap] * (float)share / 10000);
         check(f, LIMIT_WINOGRAD, &s, x, w, "a large channel of small weights");
     }
+}
+
+/*
+ * One channel, of the first of several segments, far larger than the others, and one weight. A sum
+ * of few terms has no others that their errors could cancel with.
+ */
+static void outliers_body(struct fixture *f)
+{
+    static const struct shape s = {1, 12, 12, 320, 64}, few = {1, 12, 12, 64, 64};
+    float *x = random_in(f, &s), *w = random_weights(f, &s);
+    for (int64_t i = 0; i < in_count(&s); i += s.ic)
+        x[i + 5] = fixture_exact(f, x[i + 5] * 1000);
+    check(f, LIMIT_CONV2D_SUMS, &s, x, w, "a large channel of several segments");
+    w = random_weights(f, &s);
+    for (int64_t tap = 0; tap < 9; tap++) /* of one output */
+        w[(3 * s.ic + 5) * 9 + tap] = fixture_exact(f, w[(3 * s.ic + 5) * 9 + tap] * 1000);
+    check(f, LIMIT_CONV2D_SUMS, &s, random_in(f, &s), w, "large weights of several segments");
+    w = random_weights(f, &few);
+    for (int64_t output = 0; output < few.oc; output++)
+        w[(output * few.ic + output) * 9 + 4] = fixture_exact(f, 30);
+    check(f, LIMIT_WINOGRAD, &few, random_in(f, &few), w, "a large weight");
+}
+
+static void test_outliers(void **state)
+{
+    (void)state;
+    fixture_each_dtype(outliers_body);
 }
 
 /* Values whose squares f32 cannot hold: their norms are only bounded then. */
@@ -196,11 +258,15 @@ static void test_zeros(void **state)
 /* What is not finite stays so where it counts, and leaves what is far from it alone. */
 static void not_finite_body(struct fixture *f)
 {
-    static const struct shape s = {1, 16, 16, 64, 64};
-    static const float values[] = {NAN, INFINITY, -INFINITY};
-    for (size_t i = 0; i < COUNT_OF(values); i++) {
+    static const struct shape s = {1, 16, 16, 160, 64}; /* two segments */
+    static const struct {
+        float value;
+        int64_t channel;
+    } cases[] = {{NAN, 7},   {INFINITY, 7},   {-INFINITY, 7},
+                 {NAN, 150}, {INFINITY, 150}, {-INFINITY, 150}};
+    for (size_t i = 0; i < COUNT_OF(cases); i++) {
         float *x = random_in(f, &s), *w = random_weights(f, &s);
-        x[((2 * s.w) + 2) * s.ic + 7] = values[i];
+        x[((2 * s.w) + 2) * s.ic + cases[i].channel] = cases[i].value;
         float *y = results(f, &s, x, w);
         for (int64_t pixel = 0; pixel < s.h * s.w; pixel++) {
             int64_t row = pixel / s.w, column = pixel % s.w;
@@ -214,7 +280,7 @@ static void not_finite_body(struct fixture *f)
         free(x);
         free(y);
         x = random_in(f, &s);
-        w[3 * s.ic * 9 + 5 * 9 + 4] = values[i];
+        w[(3 * s.ic + cases[i].channel) * 9 + 4] = cases[i].value;
         y = results(f, &s, x, w);
         for (int64_t pixel = 0; pixel < s.h * s.w; pixel++)
             for (int64_t c = 0; c < s.oc; c++)
@@ -237,6 +303,7 @@ int main(void)
         cmocka_unit_test(test_shapes),     cmocka_unit_test(test_largest_sums),
         cmocka_unit_test(test_sizes),      cmocka_unit_test(test_zeros),
         cmocka_unit_test(test_not_finite), cmocka_unit_test(test_squares),
+        cmocka_unit_test(test_smooth),     cmocka_unit_test(test_outliers),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

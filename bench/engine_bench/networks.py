@@ -16,7 +16,6 @@ from . import karlo, shapes
 from .process import Side, stolen_seconds
 from .settings import Settings
 
-NETWORKS = ("text", "prior", "prior-step", "decoder", "decoder-step", "upsampler-1", "upsampler-2", "image")
 # Samples in a pass: both halves of guidance, where there is guidance.
 # …-step: a step of sampling after the first, for which the engine has read the text and diffusers reads it again.
 BATCH = {
@@ -29,6 +28,7 @@ BATCH = {
     "upsampler-2": 1,
     "image": 1,
 }
+NETWORKS = tuple(BATCH)
 PEAK_SECONDS = 0.25  # for each shape
 
 

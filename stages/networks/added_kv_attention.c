@@ -74,6 +74,16 @@ struct tensor added_kv_attention_read(struct nn *nn, struct added_kv_attention *
     return nn_linear(nn, &attention->add_kv, context, (struct linear_fuse){0});
 }
 
+void added_kv_attention_move(const struct added_kv_attention *attention, struct tensor added,
+                             void *const *kept, bool keep)
+{
+    if (tensor_empty(added))
+        return;
+    size_t channel = (size_t)added.dim[1] * dtype_size(added.dtype); /* of all tokens */
+    nn_move_kept(added, kept, (size_t)attention->kept_at * channel, (size_t)added.dim[2] * channel,
+                 keep);
+}
+
 struct tensor added_kv_attention_forward(struct nn *nn, struct added_kv_attention *attention,
                                          struct tensor x, struct tensor added, struct tensor bias)
 {

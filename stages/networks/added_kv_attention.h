@@ -28,6 +28,10 @@ void added_kv_attention_release(struct added_kv_attention *attention);
 /* Keys and values of a context [n, l, context channels] → [n, l, 2 · channels]. */
 struct tensor added_kv_attention_read(struct nn *nn, struct added_kv_attention *attention,
                                       struct tensor context);
+/* Keeps what was read, added [n, l, 2 · channels], in its place of each sample's memory, or (`keep`
+ * false) fills it from there. Nothing for an empty one. */
+void added_kv_attention_move(const struct added_kv_attention *attention, struct tensor added,
+                             void *const *kept, bool keep);
 /*
  * x [n, h, w, channels], added [n, l, 2 · channels] what was read of the context, bias f32 [n, l]
  * added to the scores of its keys (or empty) → [n, h, w, channels], x added.

@@ -283,19 +283,6 @@ static struct tensor causal_mask(struct nn *nn, struct tensor text_bias, int64_t
     return attention_mask(nn, text_bias, n, from, to, to);
 }
 
-/* Between what is kept of each row for a block and the beginning of seen [n, …, 2 inner]. */
-static void move_kept(const struct nn *nn, const struct prior_transformer *prior, int64_t block,
-                      void *const *kept, struct tensor seen, bool keep)
-{
-    size_t bytes = block_bytes(nn, prior);
-    for (int64_t i = 0; i < seen.dim[0] && !nn_failed(nn); i++) {
-        char *of_row = (char *)kept[i] + (size_t)block * bytes;
-        char *in_seen =
-            (char *)seen.data + (size_t)(i * seen.dim[1] * seen.dim[2]) * dtype_size(seen.dtype);
-        memcpy(keep ? of_row : in_seen, keep ? in_seen : of_row, bytes);
-    }
-}
-
 void prior_transformer_read_text(struct nn *nn, struct prior_transformer *prior,
                                  const struct prior_input *input, void *const *kept)
 {
@@ -306,10 +293,12 @@ void prior_transformer_read_text(struct nn *nn, struct prior_transformer *prior,
     struct tensor h =
         nn_add_positions(nn, &prior->positional_embedding, text_tokens(nn, prior, input), 0);
     struct tensor seen = NN_NEW(nn, nn_dtype(nn), n, l, 2 * inner);
+    size_t bytes = block_bytes(nn, prior);
     for (int64_t i = 0; i < prior->config.num_layers && !nn_failed(nn); i++) {
         nn_advance(nn, &h,
                    transformer_block_extend(nn, &prior->transformer_blocks[i], h, seen, 0, mask));
-        move_kept(nn, prior, i, kept, seen, true);
+        if (!nn_failed(nn))
+            nn_move_kept(seen, kept, (size_t)i * bytes, bytes, true);
     }
     nn_leave_all(nn, scope);
 }
@@ -325,8 +314,9 @@ struct tensor prior_transformer_step(struct nn *nn, struct prior_transformer *pr
     struct tensor h =
         nn_add_positions(nn, &prior->positional_embedding, step_tokens(nn, prior, input), at);
     struct tensor seen = NN_NEW(nn, nn_dtype(nn), n, s, 2 * inner);
+    size_t bytes = block_bytes(nn, prior);
     for (int64_t i = 0; i < prior->config.num_layers && !nn_failed(nn); i++) {
-        move_kept(nn, prior, i, kept, seen, false);
+        nn_move_kept(seen, kept, (size_t)i * bytes, bytes, false);
         nn_advance(nn, &h,
                    transformer_block_extend(nn, &prior->transformer_blocks[i], h, seen, at, mask));
     }

@@ -119,6 +119,17 @@ struct tensor nn_add_positions(struct nn *nn, const struct embedding *embedding,
     return x;
 }
 
+void nn_move_kept(struct tensor x, void *const *kept, size_t at, size_t bytes, bool keep)
+{
+    if (tensor_empty(x))
+        return;
+    size_t sample = (size_t)(tensor_count(x) / x.dim[0]) * dtype_size(x.dtype);
+    for (int64_t i = 0; i < x.dim[0]; i++) {
+        char *outside = (char *)kept[i] + at, *inside = (char *)x.data + (size_t)i * sample;
+        memcpy(keep ? outside : inside, keep ? inside : outside, bytes);
+    }
+}
+
 void tensor_put(struct tensor tensor, int64_t at, const float *values, int64_t count)
 {
     if (tensor_empty(tensor))

@@ -37,6 +37,12 @@ struct tensor nn_pick_last(struct nn *nn, struct tensor x);
 struct tensor nn_add_positions(struct nn *nn, const struct embedding *embedding, struct tensor x,
                                int64_t at);
 
+/*
+ * Between memory of each sample, from byte `at` of kept[i] on, and the first `bytes` of sample i of
+ * x [n, …]: to that memory (`keep`), or from it. Nothing for an empty x.
+ */
+void nn_move_kept(struct tensor x, void *const *kept, size_t at, size_t bytes, bool keep);
+
 /* Writes count values from element `at` of a tensor of the compute dtype, and reads them. */
 void tensor_put(struct tensor tensor, int64_t at, const float *values, int64_t count);
 void tensor_get(struct tensor tensor, int64_t at, float *values, int64_t count);

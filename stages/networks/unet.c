@@ -177,11 +177,7 @@ static void keep_context(struct nn *nn, struct added_kv_attention *attention, st
                          void *const *kept)
 {
     size_t scope = nn_enter(nn);
-    struct tensor read = added_kv_attention_read(nn, attention, context); /* [n, l, 2c] */
-    size_t token = dtype_size(nn_dtype(nn)) * (size_t)context.dim[1];
-    size_t at = (size_t)attention->kept_at * token, bytes = (size_t)attention->add_kv.oc * token;
-    for (int64_t i = 0; i < context.dim[0] && !tensor_empty(read); i++)
-        memcpy((char *)kept[i] + at, (const char *)read.data + (size_t)i * bytes, bytes);
+    added_kv_attention_move(attention, added_kv_attention_read(nn, attention, context), kept, true);
     nn_leave_all(nn, scope);
 }
 

@@ -6,7 +6,6 @@
 #include "stages/networks/unet_block.h"
 
 #include <stdlib.h>
-#include <string.h>
 
 #include "common/memory.h"
 #include "stages/networks/rows.h"
@@ -84,12 +83,8 @@ static struct tensor concat_skip(struct unet_pass *pass, struct tensor h)
 static struct tensor gather_kept(struct nn *nn, const struct added_kv_attention *attention,
                                  const struct unet_condition *condition, int64_t n)
 {
-    int64_t l = condition->kept_length, channels = attention->add_kv.oc;
-    struct tensor out = NN_NEW(nn, nn_dtype(nn), n, l, channels);
-    size_t token = dtype_size(out.dtype) * (size_t)l;
-    size_t at = (size_t)attention->kept_at * token, bytes = (size_t)channels * token;
-    for (int64_t i = 0; i < n && !tensor_empty(out); i++)
-        memcpy((char *)out.data + (size_t)i * bytes, (const char *)condition->kept[i] + at, bytes);
+    struct tensor out = NN_NEW(nn, nn_dtype(nn), n, condition->kept_length, attention->add_kv.oc);
+    added_kv_attention_move(attention, out, condition->kept, false);
     return out;
 }
 

@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* nn_wait_passively(). GNU's OpenMP reads its environment before main(), so a change needs an exec.
- */
+/* nn_wait_passively(): GNU's OpenMP reads its environment before main(), so it takes an exec. */
 #include <stdlib.h>
 #include <unistd.h>
 

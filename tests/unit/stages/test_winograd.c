@@ -142,6 +142,13 @@ static void test_largest_sums(void **state)
     fixture_each_dtype(largest_sums_body);
 }
 
+/* Channel 5 of all pixels. */
+static void enlarge_channel(struct fixture *f, const struct shape *s, float *x, float factor)
+{
+    for (int64_t i = 5; i < in_count(s); i += s->ic)
+        x[i] = fixture_exact(f, x[i] * factor);
+}
+
 /* Very small and very large values, and one channel that outweighs the others. */
 static void sizes_body(struct fixture *f)
 {
@@ -154,14 +161,12 @@ static void sizes_body(struct fixture *f)
         check(f, LIMIT_WINOGRAD, &s, random_in(f, &s),
               fixture_values(f, s.oc * s.ic * 9, scales[i], 0), "size of weights");
     float *x = random_in(f, &s), *w = random_weights(f, &s);
-    for (int64_t i = 0; i < in_count(&s); i += s.ic)
-        x[i + 5] = fixture_exact(f, x[i + 5] * 1000);
+    enlarge_channel(f, &s, x, 1000);
     check(f, LIMIT_WINOGRAD, &s, x, w, "a large channel");
     for (int share = 0; share <= 1; share++) { /* a large channel that adds little, or nothing */
         x = random_in(f, &s);
         w = random_weights(f, &s);
-        for (int64_t i = 0; i < in_count(&s); i += s.ic)
-            x[i + 5] = fixture_exact(f, x[i + 5] * 10000);
+        enlarge_channel(f, &s, x, 10000);
         for (int64_t i = 5 * 9; i < s.oc * s.ic * 9; i += s.ic * 9)
             for (int64_t tap = 0; tap < 9; tap++)
                 w[i + tap] = fixture_exact(f, w[i + tap] * (float)share / 10000);
@@ -177,8 +182,7 @@ static void outliers_body(struct fixture *f)
 {
     static const struct shape s = {1, 12, 12, 320, 64}, few = {1, 12, 12, 64, 64};
     float *x = random_in(f, &s), *w = random_weights(f, &s);
-    for (int64_t i = 0; i < in_count(&s); i += s.ic)
-        x[i + 5] = fixture_exact(f, x[i + 5] * 1000);
+    enlarge_channel(f, &s, x, 1000);
     check(f, LIMIT_CONV2D_SUMS, &s, x, w, "a large channel of several segments");
     w = random_weights(f, &s);
     for (int64_t tap = 0; tap < 9; tap++) /* of one output */
